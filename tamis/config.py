@@ -1,0 +1,175 @@
+"""Strict configuration files: load, override, and say plainly what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Strict as StrictMode
+from pydantic_core import ErrorDetails
+
+from tamis.errors import ConfigError, UsageError
+
+
+class Strict(BaseModel):
+    """Base of every configuration model: frozen, no unknown key, no silent conversion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Item = TypeVar("Item")
+ConfigT = TypeVar("ConfigT", bound=Strict)
+
+Items = Annotated[tuple[Item, ...], StrictMode(False)]
+"""A list in the file, a tuple in the model (the one conversion that strict mode has to allow)."""
+
+
+def read_yaml(path: Path, name: str) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Args:
+        path: The file.
+        name: What to call it in errors.
+
+    Raises:
+        ConfigError: The file cannot be read, is not YAML or not a mapping.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(name, "", str(path), f"a readable UTF-8 file ({error})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark else "the file"
+        raise ConfigError(name, where, getattr(error, "problem", "?"), "valid YAML") from None
+    if not isinstance(data, dict):
+        raise ConfigError(name, "", data, "a mapping of keys to values")
+    return data
+
+
+def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Apply ``key.path=value`` settings to a copy of ``data``; values are read as YAML.
+
+    Raises:
+        UsageError: A setting has no ``=``, or its path runs through something that has no keys.
+    """
+    result: dict[str, Any] = json.loads(json.dumps(data))
+    for setting in settings:
+        path, equals, raw = setting.partition("=")
+        if not equals or not path:
+            raise UsageError(f"--set: given {setting!r}; allowed: key=value, such as seed=7")
+        node: Any = result
+        *parents, last = path.split(".")
+        try:
+            for key in parents:
+                node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
+            value = yaml.safe_load(raw)
+            if isinstance(node, list):
+                node[int(last)] = value
+            elif isinstance(node, dict):
+                node[last] = value
+            else:
+                raise TypeError
+        except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError):
+            raise UsageError(
+                f"--set: given {setting!r}; allowed: a path of keys (and list positions) "
+                f"that exists, then = and a YAML value"
+            ) from None
+    return result
+
+
+def validate(model: type[ConfigT], data: Mapping[str, Any], name: str) -> ConfigT:
+    """Build a configuration model from the content of a file.
+
+    Validation goes through JSON, so that strict mode accepts lists for tuples.
+
+    Raises:
+        ConfigError: The first thing that is wrong, with what would have been allowed.
+    """
+    try:
+        text = json.dumps(data, default=str)
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise _first_error(model, error.errors(), name) from None
+
+
+def _first_error(model: type[BaseModel], errors: list[ErrorDetails], name: str) -> ConfigError:
+    error = errors[0]
+    location = list(error["loc"])
+    allowed = _allowed(model, error, location)
+    key = ".".join(str(part) for part in _without_tags(model, location))
+    given = "nothing" if error["type"] == "missing" else error["input"]
+    if error["type"] == "extra_forbidden":
+        given = str(location[-1])
+    return ConfigError(name, key, given, allowed)
+
+
+def _allowed(model: type[BaseModel], error: ErrorDetails, location: list[Any]) -> str:
+    context = error.get("ctx", {})
+    if error["type"] == "extra_forbidden":
+        keys = _keys_at(model, location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), keys, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        return f"one of the keys {', '.join(keys)}{hint}"
+    if error["type"] == "missing":
+        return "a value; this key is required"
+    if "expected_tags" in context:
+        return f"a {context.get('discriminator', 'kind')} of {context['expected_tags']}"
+    if "expected" in context:
+        return str(context["expected"])
+    message = error["msg"].removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def _children(annotation: Any) -> list[Any]:
+    """The model classes that an annotation may hold, through unions, lists and Annotated."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _children(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType, tuple, list):
+        return [child for arg in typing.get_args(annotation) for child in _children(arg)]
+    return []
+
+
+def _step(models: list[Any], part: Any) -> list[Any]:
+    """The models one step of a location further on: a key, a list position or a union's tag."""
+    tagged = [m for m in models if part in _tags(m)]
+    if tagged:
+        return tagged
+    if isinstance(part, int):
+        return models
+    fields = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+    return [child for annotation in fields for child in _children(annotation)]
+
+
+def _tags(model: Any) -> tuple[Any, ...]:
+    """Values of the literal ``kind`` field by which a union tells its members apart."""
+    kind = model.model_fields.get("kind")
+    return typing.get_args(kind.annotation) if kind is not None else ()
+
+
+def _keys_at(model: type[BaseModel], location: list[Any]) -> list[str]:
+    models: list[Any] = [model]
+    for part in location:
+        models = _step(models, part)
+    return sorted({key for m in models for key in m.model_fields})
+
+
+def _without_tags(model: type[BaseModel], location: list[Any]) -> list[Any]:
+    """The location as the user wrote it: pydantic adds the tag of a union's member."""
+    models: list[Any] = [model]
+    kept: list[Any] = []
+    for part in location:
+        if not (isinstance(part, str) and any(part in _tags(m) for m in models)):
+            kept.append(part)
+        models = _step(models, part)
+    return kept

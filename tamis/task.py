@@ -1,0 +1,250 @@
+"""The task file: everything that makes one classification job what it is.
+
+A task file is one YAML in ``configs/tasks``; ``Task`` is its frozen model. Nothing in the
+engine knows a task by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tamis.config import Items, Strict, override, read_yaml, validate
+from tamis.errors import ConfigError
+from tamis.models.settings import EncoderSettings
+from tamis.target import BinaryTarget, ClassesTarget, OrdinalTarget, Target
+
+TASKS = Path(__file__).resolve().parent.parent / "configs" / "tasks"
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Columns(Strict):
+    """Which column of a table holds what; a column that is not named is carried as metadata."""
+
+    text: str = "text"
+    label: str | None = None
+    id: str | None = None
+    source: str | None = None
+    group: str | None = None
+
+
+class PackagesSource(Strict):
+    """The documents that the pinned dependencies carry, with the committed annotations."""
+
+    kind: Literal["packages"]
+    genres: Items[str] = ("*",)
+    """Shell patterns over the genres, such as ``docstring/*``."""
+
+
+class FilesSource(Strict):
+    """Tables of documents: CSV, JSONL (plain, gzip or zstd) or Parquet."""
+
+    kind: Literal["files"]
+    path: str | Items[str]
+    """Local paths, globs, or fsspec URLs."""
+    columns: Columns = Columns(label="label")
+    licence: str = "unknown"
+
+
+class HubSource(Strict):
+    """A dataset of the Hugging Face hub, or one laid out the same way on disk."""
+
+    kind: Literal["hub"]
+    dataset: str
+    revision: str | None = None
+    name: str | None = None
+    split: str = "train"
+    columns: Columns = Columns(label="label")
+    licence: str = "unknown"
+    limit: Annotated[int, Field(gt=0)] | None = None
+
+
+Source = Annotated[PackagesSource | FilesSource | HubSource, Field(discriminator="kind")]
+
+
+class TextLimits(Strict):
+    """How much of a document the model reads: first cut by characters, then by tokens."""
+
+    max_characters: Annotated[int, Field(ge=100, le=1_000_000)] = 1_800
+    max_tokens: Annotated[int, Field(ge=16, le=8_192)] = 256
+
+
+class ValidationPolicy(Strict):
+    """What labelled documents must satisfy before anything is trained on them."""
+
+    min_documents: Annotated[int, Field(ge=10)] = 50
+    languages: Items[str] = ()
+    """Accepted languages (ISO 639-1); empty accepts all."""
+    max_foreign_language: Annotated[float, Field(ge=0, le=1)] = 0.05
+    max_empty: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_duplicates: Annotated[float, Field(ge=0, le=1)] = 0.05
+    min_per_side: Annotated[int, Field(ge=2)] = 10
+    """Fewest documents on either side of the keep/drop line."""
+
+
+class Split(Strict):
+    """Shares of the labelled documents, and the folds of the cross-validated estimate."""
+
+    test: Fraction = 0.2
+    validation: Fraction = 0.2
+    folds: Annotated[int, Field(ge=0, le=20)] = 5
+    """Folds of the nested cross-validation reported beside the test figures; 0 leaves it out."""
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> Split:
+        if self.test + self.validation > 0.8:
+            raise ValueError("test + validation of at most 0.8, so that a fifth is left to train")
+        return self
+
+
+class ValueThreshold(Strict):
+    """Keep what scores at least this."""
+
+    kind: Literal["value"]
+    value: float
+
+
+class BestF1Threshold(Strict):
+    """Keep above the score that gives the best F1 of the kept class on validation."""
+
+    kind: Literal["best_f1"]
+
+
+Threshold = Annotated[ValueThreshold | BestF1Threshold, Field(discriminator="kind")]
+
+MetricName = Literal[
+    "spearman",
+    "pearson",
+    "mae",
+    "precision",
+    "recall",
+    "f1",
+    "macro_f1",
+    "average_precision",
+    "accuracy",
+]
+BaselineName = Literal["median", "length", "source", "tfidf"]
+
+
+class GatePolicy(Strict):
+    """What a model must show on the test documents before it may be promoted."""
+
+    metric: MetricName | None = None
+    """Metric of record; by default spearman for an ordinal target, average_precision else."""
+    floor: float | None = None
+    beat: Items[BaselineName] = ("median", "length", "source", "tfidf")
+    champion_margin: Annotated[float, Field(ge=0)] = 0.03
+    """How much of the metric a challenger may lose on the champion, at the interval's end."""
+
+
+class DriftPolicy(Strict):
+    """How a window of new documents is compared with the champion's reference."""
+
+    alpha: Fraction = 0.01
+    permutations: Annotated[int, Field(ge=50)] = 200
+    auc_z: Annotated[float, Field(gt=0)] = 3.0
+    min_documents: Annotated[int, Field(ge=20)] = 50
+
+
+class RetrainPolicy(Strict):
+    """How a window of new documents is taken in."""
+
+    window: Source | None = None
+    """Window used when the command names none."""
+    drift: DriftPolicy = DriftPolicy()
+    old_margin: Annotated[float, Field(ge=0)] = 0.05
+    """How much of the metric may be lost on the old period's test documents."""
+    min_labelled: Annotated[int, Field(ge=10)] = 30
+
+
+class Task(Strict):
+    """One classification job. Every key but the first three has a default."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,62}$")]
+    target: Annotated[OrdinalTarget | BinaryTarget | ClassesTarget, Field(discriminator="kind")]
+    sources: Annotated[Items[Source], Field(min_length=1)]
+    description: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    text: TextLimits = TextLimits()
+    validation: ValidationPolicy = ValidationPolicy()
+    split: Split = Split()
+    model: EncoderSettings = EncoderSettings()
+    threshold: Threshold = BestF1Threshold(kind="best_f1")
+    gate: GatePolicy = GatePolicy()
+    retrain: RetrainPolicy = RetrainPolicy()
+    corpus: Columns = Columns()
+    """Columns of the corpora that this task filters."""
+
+    @model_validator(mode="after")
+    def _threshold_on_scale(self) -> Task:
+        low, high = self.target.scale
+        if isinstance(self.threshold, ValueThreshold) and not low < self.threshold.value <= high:
+            raise ValueError(f"a threshold.value above {low:g} and at most {high:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _metric_fits_target(self) -> Task:
+        if self.gate.metric in ("spearman", "pearson", "mae") and self.target.kind == "classes":
+            raise ValueError("a gate.metric of the keep/drop decision; classes have no order")
+        return self
+
+    @property
+    def metric(self) -> MetricName:
+        """The metric of record."""
+        default: MetricName = "spearman" if self.target.kind == "ordinal" else "average_precision"
+        return self.gate.metric or default
+
+    def fingerprint(self) -> str:
+        """sha256 over the whole task, in hexadecimal."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def load_task(name: str, settings: Iterable[str] = ()) -> Task:
+    """Load a task by the name of a file in ``configs/tasks``, or by a path.
+
+    Args:
+        name: ``edu_quality``, or a path to a YAML file.
+        settings: Overrides, ``key.path=value``.
+
+    Raises:
+        ConfigError: There is no such task, or its file is wrong.
+        UsageError: An override is malformed.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = TASKS / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in TASKS.glob("*.yaml")))
+        raise ConfigError("--task", "", name, f"a YAML file, or one of {known}")
+    task = validate(Task, override(read_yaml(path, name), settings), name)
+    return _resolve_paths(task, path.resolve().parent)
+
+
+def _resolve_paths(task: Task, folder: Path) -> Task:
+    """Read relative paths of ``files`` sources beside the task file, else in the working folder."""
+
+    def resolve(path: str) -> str:
+        if "://" in path or Path(path).is_absolute():
+            return path
+        beside = folder / path
+        found = next(folder.glob(path), None) if any(c in path for c in "*?[") else beside
+        return str(beside if found and found.exists() else Path.cwd() / path)
+
+    def resolved(source: Source) -> Source:
+        if not isinstance(source, FilesSource):
+            return source
+        paths = (source.path,) if isinstance(source.path, str) else source.path
+        return source.model_copy(update={"path": tuple(resolve(path) for path in paths)})
+
+    sources = tuple(resolved(source) for source in task.sources)
+    window = resolved(task.retrain.window) if task.retrain.window else None
+    retrain = task.retrain.model_copy(update={"window": window})
+    return task.model_copy(update={"sources": sources, "retrain": retrain})
+
+
+__all__ = ["Target", "Task", "load_task"]
