@@ -1,0 +1,1 @@
+"""The verbs of the command line. Nothing heavy is imported before it is needed."""

@@ -1,0 +1,139 @@
+"""Figures of artifacts, for the terminal and for the result document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cli.result import DecisionOut, IntervalOut
+from deployment.release import Registered
+from tamis.evaluation.bootstrap import Interval
+from tamis.evaluation.figures import Comparison, Evaluation
+from tamis.monitoring.drift import DriftReport
+from tamis.scoring.filter_report import FilterReport
+
+console = Console(highlight=False)
+
+
+def out(interval: Interval) -> IntervalOut:
+    """An interval in the result document's shape."""
+    return IntervalOut(value=interval.value, low=interval.low, high=interval.high, n=interval.n)
+
+
+def of_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    """The parts of the result document that an evaluation fills."""
+    metric = evaluation.metric
+    cross: dict[str, IntervalOut] = {}
+    validated = evaluation.cross_validation
+    if validated is not None:
+        cross = _cross(validated)
+    return {
+        "metrics": {name: out(figure) for name, figure in evaluation.model.figures.items()},
+        "baselines": {b.name: out(b.figures[metric]) for b in evaluation.baselines},
+        "gains": {name: out(gain[metric]) for name, gain in evaluation.gains.items()},
+        "cross_validation": cross,
+    }
+
+
+def _cross(validated: Comparison) -> dict[str, IntervalOut]:
+    metric = validated.metric
+    scorers = (validated.model, *validated.baselines)
+    found = {scorer.name: out(scorer.figures[metric]) for scorer in scorers}
+    found |= {f"gain over {name}": out(g[metric]) for name, g in validated.gains.items()}
+    for part in validated.slices:
+        found[f"{part.name}: model"] = out(part.figures[metric])
+        found |= {f"{part.name}: gain over {n}": out(g) for n, g in part.gains.items()}
+    return found
+
+
+def of_registered(registered: Registered) -> DecisionOut:
+    """The decision about a version."""
+    return DecisionOut(passed=registered.passed, reasons=registered.reasons)
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """A table of the model beside its baselines."""
+    console.print(comparison_table(evaluation, f"on {evaluation.n} test documents"))
+    if evaluation.cross_validation is not None:
+        n = evaluation.cross_validation.n
+        title = f"cross-validated, all {n} labelled documents"
+        console.print(comparison_table(evaluation.cross_validation, title))
+
+
+def comparison_table(comparison: Comparison, title: str) -> Table:
+    """Model and baselines with their intervals, and the model's paired gain."""
+    metric = comparison.metric
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
+    for name in ("", metric, "95% interval", "gain of the model", "95% interval"):
+        table.add_column(name, justify="left" if not name else "right")
+    for scorer in (comparison.model, *comparison.baselines):
+        figure = scorer.figures[metric]
+        gain = comparison.gains.get(scorer.name, {}).get(metric)
+        row = [scorer.name, f"{figure.value:.3f}", span(figure)]
+        table.add_row(*row, *([f"{gain.value:+.3f}", span(gain)] if gain else ["", ""]))
+    return table
+
+
+def span(interval: Interval) -> str:
+    """The ends of an interval."""
+    return f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def show_registered(registered: Registered) -> None:
+    """What became of a version, and why."""
+    state = "" if registered.new else " (the same model was registered before)"
+    alias = registered.alias or "no alias"
+    console.print(f"\n[bold]{registered.task} version {registered.version}[/]: {alias}{state}")
+    for reason in registered.reasons:
+        mark = "[green]✓[/]" if not reason.startswith("failed") else "[red]✗[/]"
+        console.print(f"  {mark} ", end="")
+        console.print(reason.split(": ", 1)[-1], markup=False, soft_wrap=True)
+
+
+def of_filter(report: FilterReport) -> dict[str, int]:
+    """Counts of a filter run, for the result document."""
+    counts = {name: int(value) for name, value in report.counts.model_dump().items()}
+    return counts | {
+        "tokens_in": report.tokens_in,
+        "tokens_kept": report.tokens_kept,
+        "characters_in": report.characters_in,
+        "characters_kept": report.characters_kept,
+        "shards": report.shards,
+    }
+
+
+def show_filter(report: FilterReport) -> None:
+    """Counts of a filter run."""
+    counts = report.counts
+    console.print(
+        f"\n[bold]{counts.kept:,} of {counts.read:,} documents kept[/] "
+        f"({report.kept_share:.1%}); {counts.dropped:,} dropped, "
+        f"{counts.quarantined:,} quarantined"
+    )
+    console.print(
+        f"  characters kept: {report.characters_kept:,} of {report.characters_in:,}; "
+        f"{report.documents_per_cpu_second:.1f} documents per CPU-second"
+    )
+
+
+def of_drift(drift: DriftReport) -> dict[str, float]:
+    """Figures of the drift tests, for the result document."""
+    return {
+        "drifted": float(drift.drifted),
+        "auc": drift.auc,
+        "auc_z": drift.auc_z,
+        "mmd": drift.mmd,
+        "mmd_p": drift.mmd_p,
+        "window": float(drift.window),
+        "reference": float(drift.reference),
+    }
+
+
+def show_drift(drift: DriftReport) -> None:
+    """What the drift tests found."""
+    verdict = "[yellow]the window has drifted[/]" if drift.drifted else "no drift found"
+    console.print(f"\n[bold]Drift[/]: {verdict} ({drift.window} documents)")
+    for reason in drift.decision.reasons:
+        console.print(f"  {reason.check}: {reason.detail}", markup=False, soft_wrap=True)

@@ -1,0 +1,23 @@
+"""Options that the verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TaskName = Annotated[
+    str, typer.Option("--task", "-t", help="A task of configs/tasks, or a path to a task file.")
+]
+StackName = Annotated[str, typer.Option("--stack", "-s", help="Where it runs: local or vertex.")]
+Settings = Annotated[
+    list[str],
+    typer.Option("--set", help="Override a key of the task, such as seed=7. Repeatable."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, print the plan, do nothing.")
+]
+ResultFile = Annotated[
+    Path | None, typer.Option("--result", help="Write what happened to this file, as JSON.")
+]

@@ -1,0 +1,112 @@
+"""python run.py retrain: the retraining pipeline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import DryRun, ResultFile, Settings, StackName, TaskName
+
+if TYPE_CHECKING:
+    from tamis.task import Task
+
+
+def retrain(
+    task: TaskName = "edu_quality",
+    stack: StackName = "local",
+    window: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--window", "-w", help="Files of new documents; the task's own window by default."
+        ),
+    ] = None,
+    settings: Settings = [],  # noqa: B006
+    dry_run: DryRun = False,
+    result: ResultFile = None,
+) -> None:
+    """Take new documents in: measure drift, train a challenger, promote it if it is better."""
+    from cli.plan import prepare, show_plan
+    from cli.result import Clock, Result, write
+
+    clock = Clock()
+    loaded = with_window(prepare(task, stack, settings, result), window)
+    from tamis.corpus.sources import stamp
+
+    source = loaded.retrain.window
+    stamps = (stamp(loaded.sources), stamp((source,) if source else ()))
+    from deployment.stacks import open_session
+
+    with open_session(stack, experiments=("tamis_retraining",)) as session:
+        from cli import execute, figures
+        from deployment.registry import Registry
+
+        champion = Registry().champion(loaded.name)
+        if dry_run:
+            show_plan(
+                f"retrain {loaded.name} on {stack}",
+                [
+                    ("pipeline", "drift, challenger, comparison, promotion"),
+                    ("champion", f"version {champion.version}"),
+                    ("window", source.model_dump_json() if source else "none"),
+                    ("margin", f"{loaded.retrain.old_margin} of {loaded.metric}"),
+                ],
+            )
+            write(Result(verb="retrain", task=loaded.name, stack=stack, status="planned"), result)
+            return
+        from pipelines.retraining import retraining
+
+        run = execute.run(
+            retraining,
+            task=loaded,
+            stamp=stamps[0],
+            window_stamp=stamps[1],
+            champion_version=champion.version,
+            home=str(session.home),
+            ledger=session.ledger,
+        )
+        drift = execute.load(run, "measure_drift", "drift")
+        registered = execute.load(run, "promote_or_refuse", "registered")
+        evaluation = execute.load(run, "evaluate", "evaluation")
+        figures.show_drift(drift)
+        figures.show_evaluation(evaluation)
+        figures.show_registered(registered)
+        outcome = Result(
+            verb="retrain",
+            task=loaded.name,
+            stack=stack,
+            status="done" if registered.passed else "refused",
+            run_id=str(run.id),
+            model_version=registered.version,
+            alias=registered.alias,
+            drift=figures.of_drift(drift),
+            decision=figures.of_registered(registered),
+            seconds=clock.seconds(),
+            **figures.of_evaluation(evaluation),
+        )
+    write(outcome, result)
+    if outcome.status == "refused":
+        raise typer.Exit(3)
+
+
+def with_window(task: Task, paths: list[str] | None) -> Task:
+    """The task with the window that the command names.
+
+    Raises:
+        UsageError: Neither the command nor the task names one.
+    """
+    from tamis.errors import UsageError
+    from tamis.task import FilesSource
+
+    if paths:
+        files = [source for source in task.sources if isinstance(source, FilesSource)]
+        like = files[0] if files else FilesSource(kind="files", path="")
+        window = like.model_copy(update={"path": tuple(paths)})
+        retrain = task.retrain.model_copy(update={"window": window})
+        return task.model_copy(update={"retrain": retrain})
+    if task.retrain.window is None:
+        raise UsageError(
+            f"retrain: {task.name} names no window; give --window FILE, "
+            "or set retrain.window in the task file"
+        )
+    return task

@@ -1,0 +1,79 @@
+"""python run.py train: the training pipeline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli.options import DryRun, ResultFile, Settings, StackName, TaskName
+
+if TYPE_CHECKING:
+    from tamis.task import Task
+
+
+def train(
+    task: TaskName = "edu_quality",
+    stack: StackName = "local",
+    settings: Settings = [],  # noqa: B006
+    dry_run: DryRun = False,
+    result: ResultFile = None,
+) -> None:
+    """Train a task's classifier, judge it, register it."""
+    from cli.plan import prepare, show_plan
+    from cli.result import Clock, Result, write
+
+    clock = Clock()
+    loaded = prepare(task, stack, settings, result)
+    from tamis.corpus.sources import stamp
+
+    stamped = stamp(loaded.sources)
+    if dry_run:
+        show_plan(f"train {loaded.name} on {stack}", _plan(loaded))
+        write(Result(verb="train", task=loaded.name, stack=stack, status="planned"), result)
+        return
+    from deployment.stacks import open_session
+
+    with open_session(stack, experiments=("tamis_training",)) as session:
+        from cli import execute, figures
+        from pipelines.training import training
+
+        run = execute.run(
+            training,
+            task=loaded,
+            stamp=stamped,
+            home=str(session.home),
+            ledger=session.ledger,
+        )
+        registered = execute.load(run, "register", "registered")
+        evaluation = execute.load(run, "evaluate", "evaluation")
+        figures.show_evaluation(evaluation)
+        figures.show_registered(registered)
+        outcome = Result(
+            verb="train",
+            task=loaded.name,
+            stack=stack,
+            status="done" if registered.passed else "refused",
+            run_id=str(run.id),
+            model_version=registered.version,
+            alias=registered.alias,
+            seconds=clock.seconds(),
+            **figures.of_evaluation(evaluation),
+            decision=figures.of_registered(registered),
+        )
+    write(outcome, result)
+    if outcome.status == "refused":
+        raise typer.Exit(3)
+
+
+def _plan(task: Task) -> list[tuple[str, object]]:
+    return [
+        ("pipeline", "ingest, validate, split, train, evaluate, gate, register"),
+        ("sources", ", ".join(source.kind for source in task.sources)),
+        ("target", task.target.model_dump_json()),
+        ("model", f"{task.model.family}, {task.model.train}"),
+        ("text", f"{task.text.max_characters} characters, {task.text.max_tokens} tokens"),
+        ("metric", task.metric),
+        ("gate", f"floor {task.gate.floor}, better than {', '.join(task.gate.beat)}"),
+        ("seed", task.seed),
+    ]

@@ -1,0 +1,1 @@
+"""Where pipelines run and models live: stacks, registry, ledger."""

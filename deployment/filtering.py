@@ -1,0 +1,105 @@
+"""From a request to filter to the engine's plan: model from the registry, shards from the input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from deployment.registry import Registry
+from tamis.config import Items, Strict
+from tamis.corpus.manifest import require_same
+from tamis.corpus.pool import EMBEDDED, pool_shards
+from tamis.corpus.readers import Shard, list_shards
+from tamis.models.classifier import read_info
+from tamis.scoring.filter_report import FilterReport
+from tamis.scoring.filter_run import run_filter, run_fingerprint
+from tamis.scoring.sift import SiftPlan
+from tamis.task import Task
+
+
+class FilterRequest(Strict):
+    """What to filter, with which model, and where the result goes.
+
+    Attributes:
+        inputs: Paths, globs or URLs; ``packages`` is the embedded pool.
+        output: Folder or URL.
+        version: Version of the model in the registry.
+        threshold: Score from which a document is kept; None takes the model's own.
+        format: Of the files written.
+        workers: Processes.
+        fresh: Start over instead of resuming.
+    """
+
+    inputs: Items[str]
+    output: str
+    version: str
+    threshold: float | None = None
+    format: Literal["parquet", "jsonl.zst"] = "parquet"
+    workers: int = 1
+    fresh: bool = False
+
+
+def shards_of(request: FilterRequest, home: Path) -> list[Shard]:
+    """The shards of a request's inputs; the embedded pool is laid out on disk first.
+
+    Raises:
+        UsageError: An input matches nothing, or its format is unknown.
+    """
+    paths = [
+        str(pool_shards(home / "corpora", request.workers)) if name == EMBEDDED else name
+        for name in request.inputs
+    ]
+    return list_shards(paths)
+
+
+def plan_of(task: Task, request: FilterRequest, home: Path) -> SiftPlan:
+    """The engine's plan for a request; the model is downloaded if it is not here yet.
+
+    Raises:
+        UsageError: The registry has no such version.
+    """
+    registry = Registry()
+    folder = registry.download(registry.get(task.name, request.version), home / "models")
+    info = read_info(folder)
+    return SiftPlan(
+        model_dir=str(folder),
+        output=request.output,
+        threshold=info.threshold if request.threshold is None else request.threshold,
+        scale=info.target.scale,
+        model_version=f"{task.name}/{request.version}",
+        columns=task.corpus,
+        format=request.format,
+    )
+
+
+def check(task: Task, request: FilterRequest, home: Path) -> None:
+    """Find out before the run whether it can start.
+
+    Raises:
+        UsageError: An input matches nothing.
+        ResumeRefused: The output was begun under other settings, model or input.
+    """
+    shards = shards_of(request, home)
+    if not request.fresh:
+        fingerprint = run_fingerprint(plan_of(task, request, home), shards, _parts(task))
+        require_same(request.output, fingerprint)
+
+
+def _parts(task: Task) -> dict[str, str]:
+    return {"task": task.fingerprint()}
+
+
+def sift_corpus(task: Task, request: FilterRequest, home: Path) -> FilterReport:
+    """Sift what the request names.
+
+    Raises:
+        ResumeRefused: The output was begun under other settings, model or input.
+        EngineError: A shard failed for good.
+    """
+    return run_filter(
+        plan_of(task, request, home),
+        shards_of(request, home),
+        _parts(task),
+        workers=request.workers,
+        fresh=request.fresh,
+    )

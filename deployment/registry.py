@@ -1,0 +1,205 @@
+"""The model registry. The one module that imports MLflow."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from tamis.errors import UsageError
+from tamis.models.classifier import digest
+
+Alias = Literal["champion", "challenger"]
+MODEL_FOLDER = "classifier"
+
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version of a task's model.
+
+    Attributes:
+        name: The task, which is the registered model's name.
+        version: Its number, as text.
+        aliases: ``champion``, ``challenger``, or none.
+        tags: What was recorded with it.
+        source: Where its files are.
+        run_id: The MLflow run that logged it.
+    """
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    tags: dict[str, str]
+    source: str
+    run_id: str
+
+
+def ensure_experiment(tracking_uri: str, name: str, files: Path) -> None:
+    """Create an experiment whose files go to a folder, unless it exists."""
+    client = MlflowClient(tracking_uri)
+    if client.get_experiment_by_name(name) is None:
+        files.mkdir(parents=True, exist_ok=True)
+        client.create_experiment(name, artifact_location=files.as_uri())
+
+
+class Registry:
+    """Versions of the models, through the registry and tracker of the active ZenML stack."""
+
+    def __init__(self) -> None:
+        from zenml.client import Client
+
+        stack = Client().active_stack
+        if stack.model_registry is None:
+            raise UsageError(f"stack {stack.name}: it has no model registry")
+        self._registry: Any = stack.model_registry
+        self.client: MlflowClient = self._registry.mlflow_client
+
+    def versions(self, task: str) -> list[Version]:
+        """All versions of a task's model, newest first."""
+        found = self.client.search_model_versions(f"name='{task}'")
+        # The search leaves the aliases out.
+        full = [self.client.get_model_version(task, version.version) for version in found]
+        return sorted(map(_version, full), key=lambda each: -int(each.version))
+
+    def with_alias(self, task: str, alias: Alias) -> Version | None:
+        """The version that carries an alias, if one does."""
+        return next((v for v in self.versions(task) if alias in v.aliases), None)
+
+    def champion(self, task: str) -> Version:
+        """The champion.
+
+        Raises:
+            UsageError: No version was promoted yet.
+        """
+        found = self.with_alias(task, "champion")
+        if found is None:
+            raise UsageError(
+                f"{task}: no champion is registered; run `python run.py train --task {task}` first"
+            )
+        return found
+
+    def get(self, task: str, version: str) -> Version:
+        """A version by number.
+
+        Raises:
+            UsageError: There is no such version.
+        """
+        known = self.versions(task)
+        found = next((each for each in known if each.version == version), None)
+        if found is None:
+            numbers = ", ".join(each.version for each in reversed(known)) or "none yet"
+            raise UsageError(f"{task}: given version {version!r}; allowed: {numbers}")
+        return found
+
+    def set_alias(self, task: str, alias: Alias, version: str | None) -> None:
+        """Give an alias to a version, or take it away."""
+        if version is not None:
+            self.client.set_registered_model_alias(task, alias, version)
+        elif self.with_alias(task, alias) is not None:
+            self.client.delete_registered_model_alias(task, alias)
+
+    def download(self, version: Version, cache: Path) -> Path:
+        """A local folder with a version's files; downloaded once.
+
+        The download is renamed into place when complete, so a killed one leaves nothing behind.
+        """
+        target = cache / version.name / f"{version.version}-{version.tags['digest'][:12]}"
+        if target.is_dir():
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=target.parent) as staging:
+            mlflow.set_tracking_uri(self.client.tracking_uri)
+            got = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=staging))
+            if not target.is_dir():
+                got.rename(target)
+        return target
+
+    def register(
+        self, task: str, folder: Path, tags: dict[str, str], description: str
+    ) -> tuple[Version, bool]:
+        """Register a saved classifier from within an MLflow run; the same one only once.
+
+        Args:
+            task: Name of the task.
+            folder: What ``Classifier.save`` wrote.
+            tags: What is recorded with the version.
+            description: The model card.
+
+        Returns:
+            The version, and whether it is new.
+        """
+        found = digest(folder)
+        for version in self.versions(task):
+            if version.tags.get("digest") == found:
+                return version, False
+        run = mlflow.active_run() or mlflow.last_active_run()
+        mlflow.log_artifacts(str(folder), MODEL_FOLDER)
+        registered = self._registry.register_model_version(
+            name=task,
+            model_source_uri=mlflow.get_artifact_uri(MODEL_FOLDER),
+            description=description,
+            metadata=_metadata(tags | {"digest": found}, run.info.run_id if run else None),
+        )
+        return self.get(task, registered.version), True
+
+    def tag(self, version: Version, tags: dict[str, str]) -> None:
+        """Record more about a version."""
+        for key, value in tags.items():
+            self.client.set_model_version_tag(version.name, version.version, key, value)
+
+
+def log_run(
+    parameters: dict[str, Any],
+    metrics: dict[str, float],
+    texts: dict[str, str],
+    pictures: dict[str, bytes],
+) -> None:
+    """Log to the MLflow run of the current step.
+
+    Args:
+        parameters: Facts, by name.
+        metrics: Figures, by name.
+        texts: Text files (HTML, Markdown, JSON), by file name.
+        pictures: PNG files, by file name.
+    """
+    flat = {key: json.dumps(value) if isinstance(value, dict | list) else value
+            for key, value in parameters.items()}
+    mlflow.log_params(flat)
+    mlflow.log_metrics(metrics)
+    with TemporaryDirectory() as folder:
+        for name, text in texts.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        for name, content in pictures.items():
+            (Path(folder) / name).write_bytes(content)
+        mlflow.log_artifacts(folder, "report")
+
+
+def _metadata(tags: dict[str, str], run_id: str | None) -> Any:
+    from zenml.model_registries.base_model_registry import ModelRegistryModelMetadata
+
+    class Metadata(ModelRegistryModelMetadata):
+        model_config = {"extra": "allow", "protected_namespaces": ()}  # noqa: RUF012
+
+    if run_id is not None:
+        tags = tags | {"mlflow_run_id": run_id}
+    return Metadata(**tags)
+
+
+def _version(found: ModelVersion) -> Version:
+    return Version(
+        name=found.name,
+        version=str(found.version),
+        aliases=tuple(sorted(found.aliases)),
+        tags=dict(found.tags),
+        source=str(found.source),
+        run_id=str(found.run_id or found.tags.get("mlflow_run_id", "")),
+    )

@@ -1,0 +1,248 @@
+"""From a trained model to a registered, judged and perhaps promoted version."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from deployment.ledger import Ledger, promote, reasons_of, refuse
+from deployment.registry import Alias, Registry, Version, log_run
+from tamis import html
+from tamis.corpus.dataset import Dataset, DatasetInfo
+from tamis.corpus.split import Assignment
+from tamis.decision import Decision
+from tamis.evaluation import plots
+from tamis.evaluation.describe import describe
+from tamis.evaluation.figures import Evaluation
+from tamis.evaluation.gate import Period, PeriodComparison, Thresholds, compare_periods, decide
+from tamis.fingerprint import code_fingerprint
+from tamis.models.classifier import Classifier, as_dict, load_classifier
+from tamis.models.train import TrainingLog
+from tamis.target import Floats
+from tamis.task import Task
+
+CODE = ("**/*.py",)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model and all that a run found out about it."""
+
+    task: Task
+    classifier: Classifier
+    evaluation: Evaluation
+    log: TrainingLog
+    data: DatasetInfo
+    split: Assignment
+
+
+class Registered(BaseModel):
+    """What became of a model.
+
+    Attributes:
+        task: The task.
+        version: Its version in the registry.
+        new: False when the very same model was registered before.
+        alias: What it is called now: ``champion``, ``challenger`` or nothing.
+        passed: Whether the gate let it through.
+        reasons: Why.
+        digest: sha256 over the model's files.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    version: str
+    new: bool
+    alias: Literal["champion", "challenger"] | None
+    passed: bool
+    reasons: tuple[str, ...]
+    digest: str
+
+    def to_html(self) -> str:
+        """One self-contained page."""
+        alias = self.alias or "no alias"
+        body = f"<p>{html.text(alias)}; sha256 {self.digest[:16]}…</p>"
+        body += html.table(("reason",), [(reason,) for reason in self.reasons])
+        return html.page(f"{self.task} version {self.version}", body)
+
+
+def judge(task: Task, evaluation: Evaluation, documents: Dataset, home: Path) -> Decision:
+    """Apply the task's gate, against the champion where there is one."""
+    registry = Registry()
+    champion = registry.with_alias(task.name, "champion")
+    if champion is None:
+        return decide(task.gate, task.metric, evaluation, None, None, 0)
+    model = load_classifier(registry.download(champion, home / "models"))
+    position = {name: row for row, name in enumerate(documents.strings("id").tolist())}
+    rows = np.array([position[each.id] for each in evaluation.predictions])
+    scores = model.score(documents.take(rows).texts()).values
+    trained_on = model.info.trained_on
+    seen = {*trained_on.train, *trained_on.validation}
+    return decide(
+        task.gate,
+        task.metric,
+        evaluation,
+        scores,
+        f"champion (version {champion.version})",
+        sum(each.id in seen for each in evaluation.predictions),
+        model.info.threshold,
+    )
+
+
+def register(made: Made, decision: Decision, ledger: str) -> Registered:
+    """Register a model and give it the alias that the gate's decision allows.
+
+    The first model to pass becomes champion, since nothing serves yet; a later one becomes
+    challenger, to be promoted by hand or by retraining. What fails is kept without an alias.
+    """
+    registry = Registry()
+    version, new = _register(registry, made, decision)
+    champion = registry.with_alias(made.task.name, "champion")
+    alias: Alias | None = None
+    if champion is not None and champion.version == version.version:
+        alias = "champion"
+    elif decision.passed and champion is None:
+        reasons = (*reasons_of(decision), "the first version to pass")
+        promote(registry, Ledger(ledger, made.task.name), made.task.name, version.version,
+                reasons, "train")  # fmt: skip
+        alias = "champion"
+    elif decision.passed:
+        registry.set_alias(made.task.name, "challenger", version.version)
+        alias = "challenger"
+    return _registered(made.task, version, new, alias, decision)
+
+
+def settle(made: Made, decision: Decision, ledger: str) -> Registered:
+    """Register a challenger that retraining made; promote it or record the refusal."""
+    registry = Registry()
+    name = made.task.name
+    version, new = _register(registry, made, decision)
+    champion = registry.with_alias(name, "champion")
+    book, reasons = Ledger(ledger, name), reasons_of(decision)
+    alias: Alias | None = None
+    if champion is not None and champion.version == version.version:
+        alias = "champion"
+    elif decision.passed:
+        promote(registry, book, name, version.version, reasons, "retrain")
+        alias = "champion"
+    else:
+        refuse(registry, book, name, version.version, reasons, "retrain")
+    return _registered(made.task, version, new, alias, decision)
+
+
+def _registered(
+    task: Task, version: Version, new: bool, alias: Alias | None, decision: Decision
+) -> Registered:
+    return Registered(
+        task=task.name,
+        version=version.version,
+        new=new,
+        alias=alias,
+        passed=decision.passed,
+        reasons=reasons_of(decision),
+        digest=version.tags["digest"],
+    )
+
+
+def _register(registry: Registry, made: Made, decision: Decision) -> tuple[Version, bool]:
+    """Log the model with its card, task, data and figures, and register it once."""
+    task, evaluation = made.task, made.evaluation
+    code = code_fingerprint(CODE)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    facts, card = describe(
+        task, "see registry", now, made.data, made.split, made.classifier.info, evaluation, code
+    )
+    metrics = {
+        f"{name}{suffix}": value
+        for name, interval in evaluation.model.figures.items()
+        for suffix, value in (
+            ("", interval.value), ("_low", interval.low), ("_high", interval.high)
+        )
+    }  # fmt: skip
+    log_run(
+        parameters=as_dict(made.classifier.info) | {"code_version": code},
+        metrics=metrics,
+        texts={
+            "evaluation.html": evaluation.to_html(),
+            "evaluation.json": evaluation.model_dump_json(indent=1),
+            "training.html": made.log.to_html(),
+            "task.json": task.model_dump_json(indent=1),
+            "data.json": made.data.model_dump_json(indent=1),
+            "MODEL_CARD.md": card,
+            "model_card.json": json.dumps(facts, indent=1),
+        },
+        pictures=_pictures(evaluation),
+    )
+    tags = {
+        "gate": "passed" if decision.passed else "refused",
+        "data_fingerprint": made.data.fingerprint,
+        "task_fingerprint": task.fingerprint(),
+        "code_version": code,
+        "threshold": f"{made.classifier.info.threshold:.6g}",
+        task.metric: f"{evaluation.model.figures[task.metric].value:.4f}",
+    }
+    with TemporaryDirectory() as name:
+        folder = Path(name) / "classifier"
+        made.classifier.save(folder)
+        return registry.register(task.name, folder, tags, card)
+
+
+def _pictures(evaluation: Evaluation) -> dict[str, bytes]:
+    labels = np.array([each.label for each in evaluation.predictions])
+    scores = np.array([each.score for each in evaluation.predictions])
+    metric = evaluation.metric
+    scorers = (evaluation.model, *evaluation.baselines)
+    figures = {scorer.name: scorer.figures[metric] for scorer in scorers}
+    found = {
+        "scores.png": plots.score_plot(evaluation.target, labels, scores, evaluation.threshold),
+        "baselines.png": plots.comparison_plot(metric, figures),
+    }
+    if evaluation.confusion is not None:
+        found["confusion.png"] = plots.confusion_plot(evaluation.confusion)
+    return found
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """A challenger and the champion it would replace, with the documents both are judged on."""
+
+    task: Task
+    challenger: Classifier
+    champion: Classifier
+    documents: Dataset
+    split: Assignment
+    window_ids: frozenset[str]
+
+
+def compare(rivals: Rivals) -> tuple[Decision, PeriodComparison]:
+    """Compare on the same test documents of the old and of the new period."""
+    task, split = rivals.task, rivals.split
+    test = rivals.documents.take(split.rows(rivals.documents, "test"))
+    texts = test.texts()
+    champion = rivals.champion.score(texts).values
+    challenger = rivals.challenger.score(texts).values
+    new = np.isin(test.strings("id"), list(rivals.window_ids))
+    groups = split.leak_groups(test)
+
+    def period(which: Floats) -> Period:
+        return Period(
+            test.labels[which], champion[which], challenger[which], groups[which].tolist()
+        )
+
+    return compare_periods(
+        task.metric,
+        task.retrain.old_margin,
+        period(~new),
+        period(new),
+        task.target,
+        Thresholds(rivals.champion.info.threshold, rivals.challenger.info.threshold),
+        task.seed,
+    )

@@ -1,0 +1,1 @@
+"""How artifacts are kept: safetensors, Parquet, JSON and HTML; never a pickle."""

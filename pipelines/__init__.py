@@ -1,0 +1,1 @@
+"""Pipelines: wiring only. The same graph runs on every stack."""

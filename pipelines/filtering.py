@@ -1,0 +1,20 @@
+"""Sift a corpus."""
+
+from zenml import pipeline
+
+from deployment.filtering import FilterRequest
+from steps.filter import manifest, sift
+from tamis.task import Task
+
+
+@pipeline(name="tamis_filtering", enable_cache=False)
+def filtering(task: Task, request: FilterRequest, home: str) -> None:
+    """Sift a corpus with a registered model.
+
+    Args:
+        task: The task.
+        request: Input, output, model version, threshold.
+        home: Folder for downloaded models.
+    """
+    report = sift(task, request, home)
+    manifest(request, report)

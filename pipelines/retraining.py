@@ -1,0 +1,34 @@
+"""Take a window of new documents in: drift, challenger, comparison, promotion."""
+
+from zenml import pipeline
+
+from steps.data import ingest, ingest_window, join, split_keeping, validate
+from steps.model import evaluate, train
+from steps.retrain import compare, load_champion, measure_drift, promote_or_refuse
+from tamis.task import Task
+
+
+@pipeline(name="tamis_retraining")
+def retraining(
+    task: Task, stamp: str, window_stamp: str, champion_version: str, home: str, ledger: str
+) -> None:
+    """Train a challenger on old and new documents, and promote it if it is better.
+
+    Args:
+        task: The task; ``retrain.window`` names the new documents.
+        stamp: Changes when the sources do.
+        window_stamp: Changes when the window does.
+        champion_version: The champion to compare with.
+        home: Folder for checkpoints and downloaded models.
+        ledger: URL of the promotion ledger.
+    """
+    champion, seen = load_champion(task, champion_version, home)
+    window = ingest_window(task, window_stamp)
+    measure_drift(task, champion, window)
+    documents = join(ingest(task, stamp), window)
+    validation = validate(task, documents)
+    sides = split_keeping(task, documents, validation, seen)
+    challenger, log = train(task, documents, sides, home)
+    evaluation = evaluate(task, challenger, log, documents, sides)
+    decision, _ = compare(task, challenger, champion, documents, sides, window)
+    promote_or_refuse(task, challenger, evaluation, log, documents, sides, decision, ledger)

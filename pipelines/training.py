@@ -1,0 +1,26 @@
+"""Ingest, validate, split, train, evaluate, gate, register."""
+
+from zenml import pipeline
+
+from steps.data import ingest, split, validate
+from steps.model import evaluate, gate, register, train
+from tamis.task import Task
+
+
+@pipeline(name="tamis_training")
+def training(task: Task, stamp: str, home: str, ledger: str) -> None:
+    """Train a task's classifier and register it.
+
+    Args:
+        task: The task.
+        stamp: Changes when the sources do.
+        home: Folder for checkpoints and downloaded models.
+        ledger: URL of the promotion ledger.
+    """
+    documents = ingest(task, stamp)
+    validation = validate(task, documents)
+    sides = split(task, documents, validation)
+    classifier, log = train(task, documents, sides, home)
+    evaluation = evaluate(task, classifier, log, documents, sides)
+    decision = gate(task, evaluation, documents, home)
+    register(task, classifier, evaluation, log, documents, sides, decision, ledger)

@@ -1,0 +1,1 @@
+"""Steps: about ten lines each around one call into the engine."""

@@ -1,0 +1,31 @@
+"""What a step's cached result depends on.
+
+ZenML hashes the source of the step function only. A step whose logic lives in the engine has
+to say so, or it would serve results of code that is no longer there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zenml.config.cache_policy import CachePolicy
+
+PROJECT = Path(__file__).resolve().parent.parent
+COMMON = ("tamis/target.py", "tamis/task.py", "tamis/config.py", "tamis/decision.py")
+
+
+def depends_on(*patterns: str) -> CachePolicy:
+    """A cache policy that covers the engine's files that match, besides the common ones.
+
+    Args:
+        patterns: Globs below the project, such as ``tamis/corpus/*.py``.
+    """
+    files = {file for pattern in (*COMMON, *patterns) for file in PROJECT.glob(pattern)}
+    names = sorted(file.relative_to(PROJECT).as_posix() for file in files)
+    return CachePolicy(file_dependencies=names)
+
+
+CORPUS = depends_on("tamis/corpus/*.py", "data/demo_annotations.jsonl")
+MODELS = depends_on("tamis/corpus/*.py", "tamis/models/*.py", "tamis/evaluation/metrics.py")
+EVALUATION = depends_on("tamis/corpus/*.py", "tamis/models/*.py", "tamis/evaluation/*.py")
+MONITORING = depends_on("tamis/models/*.py", "tamis/monitoring/*.py")

@@ -1,0 +1,28 @@
+"""Steps of filtering: sift the corpus, show what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from zenml import step
+
+from deployment.filtering import FilterRequest, sift_corpus
+from materializers.report import ReportMaterializer
+from tamis.corpus.manifest import Manifest, read_manifest
+from tamis.scoring.filter_report import FilterReport
+from tamis.task import Task
+
+
+@step(enable_cache=False, output_materializers=ReportMaterializer)
+def sift(
+    task: Task, request: FilterRequest, home: str
+) -> Annotated[FilterReport, "filter_report"]:
+    """Score every document of the corpus; commit shard by shard; report."""
+    return sift_corpus(task, request, Path(home))
+
+
+@step(enable_cache=False, output_materializers=ReportMaterializer)
+def manifest(request: FilterRequest, report: FilterReport) -> Annotated[Manifest, "manifest"]:
+    """The list of committed shards with counts and hashes: the output as an artifact."""
+    return read_manifest(request.output)

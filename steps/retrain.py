@@ -1,0 +1,79 @@
+"""Steps of retraining: drift, comparison of the two periods, promotion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from zenml import step
+
+from deployment import release
+from deployment.registry import Registry
+from materializers.classifier import ClassifierMaterializer
+from materializers.report import ReportMaterializer
+from steps.caching import EVALUATION, MONITORING
+from steps.progress import embedding
+from tamis.corpus.dataset import Dataset
+from tamis.corpus.split import Assignment
+from tamis.decision import Decision
+from tamis.evaluation.figures import Evaluation
+from tamis.evaluation.gate import PeriodComparison
+from tamis.models.classifier import Classifier, TrainedOn, load_classifier
+from tamis.models.train import TrainingLog
+from tamis.monitoring.drift import DriftReport
+from tamis.monitoring.window import drift_of
+from tamis.task import Task
+
+REPORT = ReportMaterializer
+
+
+@step(output_materializers=(ClassifierMaterializer, REPORT))
+def load_champion(
+    task: Task, version: str, home: str
+) -> tuple[Annotated[Classifier, "champion"], Annotated[TrainedOn, "champion_documents"]]:
+    """The champion, and which documents it was trained and tested on."""
+    registry = Registry()
+    folder = registry.download(registry.get(task.name, version), Path(home) / "models")
+    champion = load_classifier(folder)
+    return champion, champion.info.trained_on
+
+
+@step(cache_policy=MONITORING, output_materializers=REPORT)
+def measure_drift(
+    task: Task, champion: Classifier, window: Dataset
+) -> Annotated[DriftReport, "drift"]:
+    """Whether the window still resembles the champion's reference."""
+    with embedding("reading the window") as progress:
+        return drift_of(champion, window, task.retrain.drift, task.seed, progress)
+
+
+@step(cache_policy=EVALUATION, output_materializers=(REPORT, REPORT))
+def compare(
+    task: Task,
+    challenger: Classifier,
+    champion: Classifier,
+    documents: Dataset,
+    split: Assignment,
+    window: Dataset,
+) -> tuple[Annotated[Decision, "comparison_decision"], Annotated[PeriodComparison, "comparison"]]:
+    """Challenger beside champion on the same test documents of both periods."""
+    ids = frozenset(window.strings("id").tolist())
+    return release.compare(
+        release.Rivals(task, challenger, champion, documents, split, window_ids=ids)
+    )
+
+
+@step(enable_cache=False, output_materializers=REPORT, experiment_tracker=True)
+def promote_or_refuse(
+    task: Task,
+    challenger: Classifier,
+    evaluation: Evaluation,
+    log: TrainingLog,
+    documents: Dataset,
+    split: Assignment,
+    decision: Decision,
+    ledger: str,
+) -> Annotated[release.Registered, "registered"]:
+    """Register the challenger; make it champion if the comparison says so."""
+    made = release.Made(task, challenger, evaluation, log, documents.info, split)
+    return release.settle(made, decision, ledger)

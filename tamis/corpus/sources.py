@@ -1,0 +1,243 @@
+"""Ingest: from the sources of a task file to one table of labelled documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tamis.corpus import packages
+from tamis.corpus.dataset import SCHEMA, Dataset, DatasetInfo, LeftOut, build, concatenate
+from tamis.corpus.document import content_hash, normalise
+from tamis.errors import ConfigError, DataError
+from tamis.fingerprint import sha256_of
+from tamis.target import Target
+from tamis.task import Columns, FilesSource, HubSource, PackagesSource, Source, Task
+
+ANNOTATIONS = Path(__file__).resolve().parents[2] / "data" / "demo_annotations.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A document with its label as the source has it."""
+
+    text: Any
+    label: Any
+    second_label: Any
+    id: str | None
+    source: str
+    origin: str
+    group: str | None
+
+
+def ingest(task: Task, sources: Sequence[Source] | None = None) -> Dataset:
+    """Read the sources of a task into one dataset.
+
+    A document that cannot be used (text missing, label unreadable, hash not the annotated one)
+    is left out, named and counted; nothing is dropped silently.
+
+    Raises:
+        DataError: Nothing usable was found.
+        ConfigError: A source names a column or genre that does not exist.
+    """
+    rows: list[dict[str, Any]] = []
+    left_out: list[LeftOut] = []
+    licences: dict[str, str] = {}
+    makers: list[str] = []
+    for source in sources or task.sources:
+        reader = _READERS[source.kind]
+        makers.append(LABELS_BY[source.kind])
+        for item in reader(source, licences):
+            usable = item if isinstance(item, LeftOut) else _row(task.target, item)
+            (left_out if isinstance(usable, LeftOut) else rows).append(usable)  # type: ignore[arg-type]
+    if not rows:
+        reasons = "; ".join(sorted({item.reason for item in left_out})) or "the sources are empty"
+        raise DataError(f"{task.name}: no usable document ({reasons})")
+    info = DatasetInfo(
+        task=task.name,
+        fingerprint="",
+        documents=0,
+        labelled=0,
+        sources={},
+        licences=dict(sorted(licences.items())),
+        labels_by="; ".join(dict.fromkeys(makers)),
+        left_out=tuple(left_out),
+    )
+    return build(pa.Table.from_pylist(rows, schema=SCHEMA), info)
+
+
+def ingest_window(task: Task) -> Dataset:
+    """Read the window of new documents that the task names.
+
+    Raises:
+        ConfigError: The task names none.
+        DataError: Nothing usable was found.
+    """
+    if task.retrain.window is None:
+        raise ConfigError(task.name, "retrain.window", None, "a source of new documents")
+    return ingest(task, (task.retrain.window,))
+
+
+def stamp(sources: Sequence[Source]) -> str:
+    """A hash that changes when what the sources point at does, without reading it all.
+
+    Raises:
+        UsageError: A path matches nothing.
+    """
+    parts: list[str] = []
+    for source in sources:
+        parts.append(source.model_dump_json())
+        if isinstance(source, FilesSource):
+            from tamis.corpus.readers import list_shards
+
+            paths = [source.path] if isinstance(source.path, str) else list(source.path)
+            parts += [f"{s.name} {s.size} {s.stamp}" for s in list_shards(paths)]
+        elif isinstance(source, PackagesSource):
+            parts.append(packages.version())
+    return sha256_of(parts)
+
+
+LABELS_BY = {
+    "packages": "a large language model under a rubric (not people)",
+    "files": "as given in the files",
+    "hub": "as given in the dataset",
+}
+
+
+__all__ = ["concatenate", "ingest", "ingest_window", "stamp"]
+
+
+def _row(target: Target, raw: Raw) -> dict[str, Any] | LeftOut:
+    if not isinstance(raw.text, str):
+        return LeftOut(origin=raw.origin, reason="no_text", detail=f"the text is {raw.text!r}")
+    text = normalise(raw.text)
+    try:
+        label = None if raw.label is None else target.encode(raw.label)
+        second = None if raw.second_label is None else target.encode(raw.second_label)
+    except ValueError as error:
+        return LeftOut(origin=raw.origin, reason="bad_label", detail=str(error))
+    sha256 = content_hash(text)
+    return {
+        "id": raw.id or f"{raw.origin}@{sha256[:12]}",
+        "text": text,
+        "label": label,
+        "second_label": second,
+        "source": raw.source,
+        "origin": raw.origin,
+        "group": raw.group or raw.origin,
+        "sha256": sha256,
+    }
+
+
+def _read_packages(source: PackagesSource, licences: dict[str, str]) -> Iterator[Raw | LeftOut]:
+    """The annotated documents, their text rebuilt from the installed packages."""
+    if unknown := packages.unknown_patterns(source.genres):
+        allowed = f"patterns over {', '.join(packages.genres())}"
+        raise ConfigError("packages source", "genres", unknown[0], allowed)
+    with ANNOTATIONS.open(encoding="utf-8") as file:
+        annotations = {a["origin"]: a for a in map(json.loads, file)}
+    files = frozenset(origin.partition("#")[0] for origin in annotations)
+    for document in packages.read_pool(source.genres, files):
+        licences[document.genre] = packages.LICENCES[document.genre.split("/")[0]]
+        annotation = annotations.pop(document.origin, None)
+        if annotation is None:
+            continue
+        if annotation["sha256"] != document.sha256:
+            detail = "the installed text is not the one that was annotated"
+            yield LeftOut(origin=document.origin, reason="hash_mismatch", detail=detail)
+            continue
+        yield Raw(
+            text=document.text,
+            label=annotation["score"],
+            second_label=annotation["second_score"],
+            id=document.origin,
+            source=document.genre,
+            origin=document.origin,
+            group=document.group,
+        )
+    for origin in annotations:
+        if any(fnmatchcase(packages.genre_of(origin), g) for g in source.genres):
+            detail = "the installed packages do not carry it"
+            yield LeftOut(origin=origin, reason="not_installed", detail=detail)
+
+
+def _read_files(source: FilesSource, licences: dict[str, str]) -> Iterator[Raw | LeftOut]:
+    """The rows of tables; rows that cannot be read are left out with their place."""
+    from tamis.corpus.document import Quarantined
+    from tamis.corpus.readers import list_shards, read_shard
+
+    paths = [source.path] if isinstance(source.path, str) else list(source.path)
+    columns = source.columns
+    seen_label = False
+    for shard in list_shards(paths):
+        licences[shard.name] = source.licence
+        for item in read_shard(shard, columns):
+            if isinstance(item, Quarantined):
+                origin = f"{item.shard}#{item.place}"
+                yield LeftOut(origin=origin, reason=item.reason, detail=item.detail)
+                continue
+            seen_label |= columns.label in item.metadata
+            label = item.metadata.get(columns.label) if columns.label else None
+            given = columns.id is not None or "id" in item.metadata
+            yield Raw(
+                text=item.text,
+                label=None if label == "" else label,
+                second_label=None,
+                id=f"{shard.name}#{item.id}" if given else None,
+                source=item.source or shard.name,
+                origin=f"{shard.name}#{item.row}",
+                group=_group(columns, item.metadata),
+            )
+    if columns.label and not seen_label:
+        allowed = "the name of a column in the files"
+        raise ConfigError("files source", "columns.label", columns.label, allowed)
+
+
+def _group(columns: Columns, metadata: dict[str, Any]) -> str | None:
+    value = metadata.get(columns.group) if columns.group else None
+    return None if value is None else str(value)
+
+
+def _read_hub(source: HubSource, licences: dict[str, str]) -> Iterator[Raw | LeftOut]:
+    """The rows of a dataset of the hub, or of one laid out on disk."""
+    from datasets import load_dataset
+
+    try:
+        dataset = load_dataset(
+            source.dataset, name=source.name, split=source.split, revision=source.revision
+        )
+    except Exception as error:  # the library raises many kinds; all mean that it is not there
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"hub source {source.dataset}: {first}") from None
+    columns = source.columns
+    for name in (columns.text, columns.label, columns.id, columns.source, columns.group):
+        if name is not None and name not in dataset.column_names:
+            allowed = f"a column of {source.dataset}: {', '.join(dataset.column_names)}"
+            raise ConfigError("hub source", "columns", name, allowed)
+    licences[source.dataset] = source.licence
+    rows = (
+        dataset if source.limit is None else dataset.select(range(min(source.limit, len(dataset))))
+    )
+    for number, row in enumerate(rows):
+        origin = f"{source.dataset}@{source.revision or 'main'}#{number}"
+        yield Raw(
+            text=row[columns.text],
+            label=row[columns.label] if columns.label else None,
+            second_label=None,
+            id=str(row[columns.id]) if columns.id else None,
+            source=str(row[columns.source]) if columns.source else source.dataset,
+            origin=origin,
+            group=_group(columns, row),
+        )
+
+
+_READERS: dict[str, Any] = {
+    "packages": _read_packages,
+    "files": _read_files,
+    "hub": _read_hub,
+}

@@ -1,0 +1,190 @@
+"""A trained classifier: one folder of safetensors and JSON, one way to score texts.
+
+    classifier.json       ClassifierInfo: what it is and how it came to be
+    head.safetensors      the head's arrays
+    reference.safetensors vectors of a sample of the documents it was trained on
+    backbone/             the network, cut after the chosen layer, and its tokenizer
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from safetensors.numpy import load_file, save_file
+
+from tamis.config import Items, Strict
+from tamis.corpus.split import Side
+from tamis.errors import ModelError
+from tamis.models.backbone import file_sha256
+from tamis.models.encoder import Encoder, Progress
+from tamis.models.heads import Formula, Head
+from tamis.models.settings import Backbone, Pooling
+from tamis.target import BinaryTarget, ClassesTarget, Floats, OrdinalTarget
+from tamis.task import TextLimits
+
+FORMAT = 1
+
+
+class TrainedOn(Strict):
+    """The documents behind a classifier.
+
+    Attributes:
+        fingerprint: Of the whole labelled set.
+        train: Ids of the documents fitted on.
+        validation: Ids of the documents that chose layer, head and threshold.
+        test: Ids of the documents never seen.
+    """
+
+    fingerprint: str
+    train: Items[str]
+    validation: Items[str]
+    test: Items[str]
+
+    def known(self) -> dict[str, Side]:
+        """Side of each document by id."""
+        sides: dict[Side, tuple[str, ...]] = {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+        }
+        return {name: side for side, ids in sides.items() for name in ids}
+
+
+class ClassifierInfo(Strict):
+    """What a classifier is and how it came to be."""
+
+    format: Literal[1] = FORMAT
+    task: str
+    task_fingerprint: str
+    target: Annotated[OrdinalTarget | BinaryTarget | ClassesTarget, Field(discriminator="kind")]
+    text: TextLimits
+    family: Literal["encoder"]
+    train: Literal["frozen", "full"]
+    backbone: Backbone
+    layer: int
+    pooling: Pooling
+    head: str
+    formula: Formula
+    threshold: float
+    seed: int
+    trained_on: TrainedOn
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of some texts.
+
+    Attributes:
+        values: Score on the target's scale (n,).
+        tokens: Tokens that the model read (n,).
+    """
+
+    values: Floats
+    tokens: NDArray[np.int64]
+
+
+class Classifier:
+    """An encoder, cut after a layer, with a head on its pooled vectors."""
+
+    def __init__(
+        self,
+        info: ClassifierInfo,
+        encoder: Encoder,
+        head: Head,
+        reference: NDArray[np.float32],
+    ) -> None:
+        self.info = info
+        self.encoder = encoder
+        self.head = head
+        self.reference = reference
+
+    def embed(
+        self, texts: Sequence[str], progress: Progress | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Pooled vectors (n, d) of the texts, and the tokens read (n,)."""
+        layer, pooling = self.info.layer, self.info.pooling
+        vectors, tokens = self.encoder.features(texts, [layer], [pooling], progress)
+        return vectors[layer, pooling], tokens
+
+    def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
+        """Scores of the texts; batches by length internally."""
+        vectors, tokens = self.embed(texts, progress)
+        return Scores(values=self.info.target.score(self.head.outputs(vectors)), tokens=tokens)
+
+    def save(self, folder: Path) -> None:
+        """Write the classifier into an empty or new folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder.model.save_pretrained(folder / "backbone", safe_serialization=True)
+        self.encoder.tokenizer.save_pretrained(folder / "backbone")
+        save_file(
+            {k: np.ascontiguousarray(v) for k, v in self.head.arrays.items()},
+            folder / "head.safetensors",
+        )
+        save_file({"reference": self.reference}, folder / "reference.safetensors")
+        # Last, so that a folder with this file is complete.
+        (folder / "classifier.json").write_text(self.info.model_dump_json(indent=1), "utf-8")
+
+
+def load_classifier(folder: Path | str) -> Classifier:
+    """Load a classifier that ``Classifier.save`` wrote.
+
+    Raises:
+        ModelError: The folder is incomplete, damaged or of another format.
+    """
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    folder = Path(folder)
+    try:
+        info = read_info(folder)
+        head = Head(info.formula, load_file(folder / "head.safetensors"))
+        reference = load_file(folder / "reference.safetensors")["reference"]
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        tokenizer = AutoTokenizer.from_pretrained(folder / "backbone", local_files_only=True)
+        model = AutoModel.from_pretrained(
+            folder / "backbone", local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
+        if getattr(model, "pooler", None) is not None:
+            model.pooler = None
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"classifier {folder}: {str(error).splitlines()[0]}") from None
+    return Classifier(info, Encoder(model, tokenizer, info.text), head, reference)
+
+
+def read_info(folder: Path | str) -> ClassifierInfo:
+    """What a saved classifier is, without loading its weights.
+
+    Raises:
+        ModelError: There is no such file, or it is of another format.
+    """
+    path = Path(folder) / "classifier.json"
+    try:
+        return ClassifierInfo.model_validate_json(path.read_text("utf-8"))
+    except (OSError, ValidationError) as error:
+        raise ModelError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def digest(folder: Path | str) -> str:
+    """sha256 over the names and content of a saved classifier's files, in hexadecimal."""
+    folder = Path(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{path.relative_to(folder)} {file_sha256(path)}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def as_dict(info: ClassifierInfo) -> dict[str, Any]:
+    """The facts about a classifier that fit on a page (no lists of documents)."""
+    facts = info.model_dump(mode="json", exclude={"trained_on"})
+    facts["data_fingerprint"] = info.trained_on.fingerprint
+    return facts
