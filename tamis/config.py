@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic import Strict as StrictMode
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tamis.errors import ConfigError, UsageError
 
@@ -29,6 +29,12 @@ ConfigT = TypeVar("ConfigT", bound=Strict)
 
 Items = Annotated[tuple[Item, ...], StrictMode(False)]
 """A list in the file, a tuple in the model (the one conversion that strict mode has to allow)."""
+
+
+def wrong(key: str, given: object, allowed: str) -> PydanticCustomError:
+    """The error for a validator over several keys to raise: which key, what is allowed."""
+    context = {"key": key, "given": given, "allowed": allowed}
+    return PydanticCustomError("wrong", "{allowed}", context)
 
 
 def read_yaml(path: Path, name: str) -> dict[str, Any]:
@@ -104,11 +110,13 @@ def _first_error(model: type[BaseModel], errors: list[ErrorDetails], name: str) 
     error = errors[0]
     location = list(error["loc"])
     allowed = _allowed(model, error, location)
-    key = ".".join(str(part) for part in _without_tags(model, location))
+    path = _without_tags(model, location)
     given = "nothing" if error["type"] == "missing" else error["input"]
     if error["type"] == "extra_forbidden":
         given = str(location[-1])
-    return ConfigError(name, key, given, allowed)
+    elif error["type"] == "wrong":
+        path, given = [*path, error["ctx"]["key"]], error["ctx"]["given"]
+    return ConfigError(name, ".".join(map(str, path)), given, allowed)
 
 
 def _allowed(model: type[BaseModel], error: ErrorDetails, location: list[Any]) -> str:
@@ -118,6 +126,8 @@ def _allowed(model: type[BaseModel], error: ErrorDetails, location: list[Any]) -
         close = difflib.get_close_matches(str(location[-1]), keys, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         return f"one of the keys {', '.join(keys)}{hint}"
+    if error["type"] == "wrong":
+        return str(context["allowed"])
     if error["type"] == "missing":
         return "a value; this key is required"
     if "expected_tags" in context:

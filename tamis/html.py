@@ -72,7 +72,7 @@ def page(title: str, body: str, lead: str = "") -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
         f"<title>{text(title)}</title><style>{_STYLE}</style></head>\n"
         f'<body><h1>{text(title)}</h1><p class="lead">{text(lead)}</p>\n{text(body)}\n'
         "</body></html>\n"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from tamis.config import Items, Strict
+from tamis.config import Items, Strict, wrong
 
 Floats = NDArray[np.float64]
 
@@ -29,10 +29,10 @@ class OrdinalTarget(Strict):
     @model_validator(mode="after")
     def _on_scale(self) -> OrdinalTarget:
         if not self.minimum < self.maximum:
-            raise ValueError("a minimum below the maximum")
+            raise wrong("minimum", self.minimum, f"a number below the maximum, {self.maximum:g}")
         if not self.minimum < self.keep_at_least <= self.maximum:
-            low, high = self.minimum, self.maximum
-            raise ValueError(f"a keep_at_least above {low:g} and at most {high:g}")
+            allowed = f"a value above {self.minimum:g} and at most {self.maximum:g}"
+            raise wrong("keep_at_least", self.keep_at_least, allowed)
         return self
 
     @property
@@ -77,9 +77,9 @@ class ClassesTarget(Strict):
     @model_validator(mode="after")
     def _proper_subset(self) -> ClassesTarget:
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes that differ from one another")
+            raise wrong("classes", list(self.classes), "names that differ from one another")
         if not set(self.keep) < set(self.classes):
-            raise ValueError(f"a keep list of some, not all, of {', '.join(self.classes)}")
+            raise wrong("keep", list(self.keep), f"some, not all, of {', '.join(self.classes)}")
         return self
 
     @property
@@ -125,7 +125,7 @@ class BinaryTarget(Strict):
     @model_validator(mode="after")
     def _two_labels(self) -> BinaryTarget:
         if self.negative == self.positive:
-            raise ValueError("a negative and a positive label that differ")
+            raise wrong("positive", self.positive, "a label other than the negative one")
         return self
 
     @property

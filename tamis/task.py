@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tamis.config import Items, Strict, override, read_yaml, validate
+from tamis.config import Items, Strict, override, read_yaml, validate, wrong
 from tamis.errors import ConfigError
 from tamis.models.settings import EncoderSettings
 from tamis.target import BinaryTarget, ClassesTarget, OrdinalTarget, Target
@@ -98,7 +98,8 @@ class Split(Strict):
     @model_validator(mode="after")
     def _leaves_training(self) -> Split:
         if self.test + self.validation > 0.8:
-            raise ValueError("test + validation of at most 0.8, so that a fifth is left to train")
+            shares = f"{self.test} + {self.validation}"
+            raise wrong("test + validation", shares, "at most 0.8, so that a fifth is left to train")
         return self
 
 
@@ -184,13 +185,15 @@ class Task(Strict):
     def _threshold_on_scale(self) -> Task:
         low, high = self.target.scale
         if isinstance(self.threshold, ValueThreshold) and not low < self.threshold.value <= high:
-            raise ValueError(f"a threshold.value above {low:g} and at most {high:g}")
+            allowed = f"a value above {low:g} and at most {high:g}"
+            raise wrong("threshold.value", self.threshold.value, allowed)
         return self
 
     @model_validator(mode="after")
     def _metric_fits_target(self) -> Task:
-        if self.gate.metric in ("spearman", "pearson", "mae") and self.target.kind == "classes":
-            raise ValueError("a gate.metric of the keep/drop decision; classes have no order")
+        if self.gate.metric in ("spearman", "pearson", "mae") and self.target.kind != "ordinal":
+            allowed = "a metric of the keep/drop decision, since the target is not ordinal"
+            raise wrong("gate.metric", self.gate.metric, allowed)
         return self
 
     @property
@@ -221,8 +224,15 @@ def load_task(name: str, settings: Iterable[str] = ()) -> Task:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in TASKS.glob("*.yaml")))
         raise ConfigError("--task", "", name, f"a YAML file, or one of {known}")
-    task = validate(Task, override(read_yaml(path, name), settings), name)
+    shown = _shown(path)
+    task = validate(Task, override(read_yaml(path, shown), settings), shown)
     return _resolve_paths(task, path.resolve().parent)
+
+
+def _shown(path: Path) -> str:
+    """The path as a person would type it."""
+    project = TASKS.parent.parent
+    return str(path.relative_to(project)) if path.is_relative_to(project) else str(path)
 
 
 def _resolve_paths(task: Task, folder: Path) -> Task:

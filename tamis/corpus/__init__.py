@@ -1,0 +1,1 @@
+"""Documents: sources, readers, shards, splits, duplicates."""

@@ -51,7 +51,7 @@ class DatasetInfo(BaseModel):
         documents: How many documents there are.
         labelled: How many of them carry a label.
         sources: Documents by source.
-        licences: Licence of each origin that states one.
+        licences: Licence by source.
         labels_by: Who made the labels.
         left_out: Documents that could not be used, with the reason.
     """

@@ -175,7 +175,6 @@ def _read_files(source: FilesSource, licences: dict[str, str]) -> Iterator[Raw |
     columns = source.columns
     seen_label = False
     for shard in list_shards(paths):
-        licences[shard.name] = source.licence
         for item in read_shard(shard, columns):
             if isinstance(item, Quarantined):
                 origin = f"{item.shard}#{item.place}"
@@ -184,6 +183,7 @@ def _read_files(source: FilesSource, licences: dict[str, str]) -> Iterator[Raw |
             seen_label |= columns.label in item.metadata
             label = item.metadata.get(columns.label) if columns.label else None
             given = columns.id is not None or "id" in item.metadata
+            licences[item.source or shard.name] = source.licence
             yield Raw(
                 text=item.text,
                 label=None if label == "" else label,
@@ -219,18 +219,19 @@ def _read_hub(source: HubSource, licences: dict[str, str]) -> Iterator[Raw | Lef
         if name is not None and name not in dataset.column_names:
             allowed = f"a column of {source.dataset}: {', '.join(dataset.column_names)}"
             raise ConfigError("hub source", "columns", name, allowed)
-    licences[source.dataset] = source.licence
     rows = (
         dataset if source.limit is None else dataset.select(range(min(source.limit, len(dataset))))
     )
     for number, row in enumerate(rows):
         origin = f"{source.dataset}@{source.revision or 'main'}#{number}"
+        name = str(row[columns.source]) if columns.source else source.dataset
+        licences[name] = source.licence
         yield Raw(
             text=row[columns.text],
             label=row[columns.label] if columns.label else None,
             second_label=None,
             id=str(row[columns.id]) if columns.id else None,
-            source=str(row[columns.source]) if columns.source else source.dataset,
+            source=name,
             origin=origin,
             group=_group(columns, row),
         )

@@ -1,0 +1,1 @@
+"""Figures with intervals, the gate, the model card."""

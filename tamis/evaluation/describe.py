@@ -40,7 +40,9 @@ def describe(
     else:
         name, sha256 = backbone.path, ""
     by_model = "language model" in data.labels_by
-    licences = Counter(data.licences.get(source, "unknown") for source in data.sources)
+    licences: Counter[str] = Counter()
+    for source, count in data.sources.items():
+        licences[data.licences.get(source, "unknown")] += count
     return model_card(
         CardInput(
             name=task.name,

@@ -1,0 +1,1 @@
+"""Whether new documents still resemble the old."""

@@ -1,0 +1,1 @@
+"""Scores for a whole corpus, and what is kept."""

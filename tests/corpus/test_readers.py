@@ -222,6 +222,35 @@ class TestJsonl:
         with pytest.raises(OSError):
             list(read_shard(shard, Columns()))
 
+    @pytest.mark.parametrize("suffix", ["jsonl.gz", "jsonl.zst", "csv.gz", "parquet"])
+    @pytest.mark.parametrize("good_reads", [0, 1, 3])
+    def test_a_storage_that_fails_midway_is_an_error(
+        self, tmp_path, monkeypatch, suffix, good_reads
+    ):
+        path = tmp_path / f"a.{suffix}"
+        if suffix == "parquet":
+            pq.write_table(pa.table({"text": noise(20_000)}), path, row_group_size=1000)
+        else:
+            codec = "gzip" if suffix.endswith("gz") else "zstd"
+            data = b"text\n" + "\n".join(noise(20_000)).encode()
+            path.write_bytes(pa.compress(data, codec=codec, asbytes=True))
+
+        reads = []
+
+        class Failing(io.FileIO):
+            def read(self, size=-1):
+                reads.append(size)
+                if len(reads) == good_reads + 1:  # once: whoever tries again succeeds
+                    raise OSError("the network is gone")
+                return super().read(size)
+
+        monkeypatch.setattr(
+            "fsspec.implementations.local.LocalFileSystem._open",
+            lambda self, path, *args, **kwargs: Failing(path),
+        )
+        with pytest.raises(OSError, match="the network is gone"):
+            read(path)
+
     @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         st.lists(
@@ -324,7 +353,7 @@ class TestCsv:
     def test_long_fields_and_records(self, tmp_path):
         path = tmp_path / "a.csv"
         long = "x" * 200_000  # over the csv module's own default limit
-        unclosed = '"' + "y\n" * 600_000
+        unclosed = '"' + ("y" * 19 + "\n") * 30_000
         path.write_text(f"text\n{long}\n{unclosed}")
         documents, bad = split(read(path))
         assert [len(row.text) for row in documents] == [200_000]

@@ -61,6 +61,11 @@ def test_the_item_that_kills_its_workers_is_named_and_no_other():
     assert 3 not in done
 
 
+def test_the_blame_is_not_put_on_what_ran_beside():
+    with pytest.raises(EngineError, match="shard 3 failed"):
+        collect([0, 1, 2, 3, 4, 5, 6, 7], stubs.die_beside_slow_ones, workers=4)
+
+
 def test_a_storage_error_is_tried_again(tmp_path):
     done = collect([(str(tmp_path), n, 2) for n in range(3)], stubs.storage_fails, workers=2)
     assert sorted(number for _, number in done) == [0, 1, 2]

@@ -54,6 +54,19 @@ def evaluation(
     noise: float = 0.6, n: int = 120, task: str = "edu_quality", metric: str = "spearman", **changes
 ) -> Evaluation:
     """An evaluation of a model of that noise beside all four baselines."""
+    return (
+        _evaluated(noise, n, task, metric)
+        if not changes
+        else _evaluate(noise, n, task, metric, changes)
+    )
+
+
+@cache
+def _evaluated(noise: float, n: int, task: str, metric: str) -> Evaluation:
+    return _evaluate(noise, n, task, metric, {})
+
+
+def _evaluate(noise: float, n: int, task: str, metric: str, changes: dict) -> Evaluation:
     test = documents(n, seed=2)
     baselines = fitted()
     second = np.where(np.arange(n) % 3 == 0, np.clip(test.labels + 1, 0, 5), np.nan)

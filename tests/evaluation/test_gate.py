@@ -187,3 +187,15 @@ def test_periods_that_cannot_be_judged_are_refused():
 def test_same_seed_same_decision():
     old, new = period(100, 0.5, 0.6), period(60, 1.0, 0.8, seed=5)
     assert periods(old, new) == periods(old, new)
+
+
+def test_of_two_models_that_cannot_be_told_apart_neither_passes_as_better():
+    one, other = champion(0.6), noisy(documents(120, seed=2).labels, 0.6, seed=12)
+    policy = GatePolicy(beat=("tfidf",), champion_margin=0.0)
+    for mine, theirs in ((one, other), (other, one)):
+        beside = {"baseline_scores": {"tfidf": theirs}, "baseline_thresholds": {"tfidf": 2.6}}
+        found = verdicts(
+            decide(policy, "spearman", evaluation(scores=mine, **beside), theirs, "v1", 0)
+        )
+        assert not found["champion"]
+        assert not found["beats_tfidf"]

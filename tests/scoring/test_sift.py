@@ -91,11 +91,11 @@ def test_a_score_at_the_threshold_is_kept(tmp_path):
 
 
 def test_a_score_that_is_no_number_is_quarantined(tmp_path):
-    rows = [*texts(5), {"text": "NAN"}, *texts(5)]
+    rows = [*texts(5), {"text": "NAN"}, b"{", *texts(5)]
     out, record = sift(tmp_path, write(tmp_path / "a.jsonl", rows))
-    (row,) = read_output(out, "quarantine")
-    assert (row["row"], row["reason"]) == (5, "no_score")
-    assert record.counts.read == 11
+    found = [(row["row"], row["reason"]) for row in read_output(out, "quarantine")]
+    assert found == [(5, "no_score"), (6, "invalid_json")]
+    assert record.counts.read == 12
     assert sum(record.summary["histogram"]) == 10
 
 
