@@ -9,7 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-STEP_LINE = re.compile(r"Step [`'\"]?(?:.*\.)?(\w+)[`'\"]? has (started|finished in [`'\"]?([^`'\"]+))")
+STEP_LINE = re.compile(
+    r"Step [`'\"]?(?:.*\.)?(\w+)[`'\"]? has (started|finished in [`'\"]?([^`'\"]+))"
+)
 CACHED_LINE = re.compile(r"Using cached version of step [`'\"]?(?:.*\.)?(\w+)")
 
 console = Console(highlight=False)

@@ -64,9 +64,7 @@ def promote(
             write(outcome.model_copy(update={"status": "refused", "alias": None}), result)
             raise typer.Exit(3)
         book = ledger.Ledger(session.ledger, loaded.name)
-        entry = ledger.promote(
-            registry, book, loaded.name, chosen.version, (reason,), "promote"
-        )
+        entry = ledger.promote(registry, book, loaded.name, chosen.version, (reason,), "promote")
         console.print(
             f"[green]✓[/] {loaded.name} version {chosen.version} is champion "
             f"(before: {entry.previous or 'none'})"

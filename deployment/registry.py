@@ -57,7 +57,7 @@ class Registry:
     def __init__(self) -> None:
         from zenml.client import Client
 
-        stack = Client().active_stack
+        stack: Any = Client().active_stack
         if stack.model_registry is None:
             raise UsageError(f"stack {stack.name}: it has no model registry")
         self._registry: Any = stack.model_registry
@@ -171,8 +171,10 @@ def log_run(
         texts: Text files (HTML, Markdown, JSON), by file name.
         pictures: PNG files, by file name.
     """
-    flat = {key: json.dumps(value) if isinstance(value, dict | list) else value
-            for key, value in parameters.items()}
+    flat = {
+        key: json.dumps(value) if isinstance(value, dict | list) else value
+        for key, value in parameters.items()
+    }
     mlflow.log_params(flat)
     mlflow.log_metrics(metrics)
     with TemporaryDirectory() as folder:

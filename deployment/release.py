@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from deployment.ledger import Ledger, promote, reasons_of, refuse
@@ -25,7 +26,6 @@ from tamis.evaluation.gate import Period, PeriodComparison, Thresholds, compare_
 from tamis.fingerprint import code_fingerprint
 from tamis.models.classifier import Classifier, as_dict, load_classifier
 from tamis.models.train import TrainingLog
-from tamis.target import Floats
 from tamis.task import Task
 
 CODE = ("**/*.py",)
@@ -232,7 +232,7 @@ def compare(rivals: Rivals) -> tuple[Decision, PeriodComparison]:
     new = np.isin(test.strings("id"), list(rivals.window_ids))
     groups = split.leak_groups(test)
 
-    def period(which: Floats) -> Period:
+    def period(which: NDArray[np.bool_]) -> Period:
         return Period(
             test.labels[which], champion[which], challenger[which], groups[which].tolist()
         )

@@ -21,7 +21,7 @@ def download(uri: str, folder: Path) -> None:
     for root, _, files in fileio.walk(uri):
         below = str(root).removeprefix(uri).strip("/")
         for name in files:
-            name = name.decode() if isinstance(name, bytes) else str(name)
-            target = folder / below / name
+            plain = name.decode() if isinstance(name, bytes) else str(name)
+            target = folder / below / plain
             target.parent.mkdir(parents=True, exist_ok=True)
-            fileio.copy(f"{root}/{name}", str(target), overwrite=True)
+            fileio.copy(f"{root!s}/{plain}", str(target), overwrite=True)

@@ -15,9 +15,7 @@ from tamis.task import Task
 
 
 @step(enable_cache=False, output_materializers=ReportMaterializer)
-def sift(
-    task: Task, request: FilterRequest, home: str
-) -> Annotated[FilterReport, "filter_report"]:
+def sift(task: Task, request: FilterRequest, home: str) -> Annotated[FilterReport, "filter_report"]:
     """Score every document of the corpus; commit shard by shard; report."""
     return sift_corpus(task, request, Path(home))
 

@@ -1,13 +1,13 @@
 """Every error that Tamis raises on purpose, and the exit code it ends with.
 
-    TamisError                    1  something failed
-    ├── DataError                 1  the documents cannot be used as they are
-    ├── ModelError                1  a model directory is damaged or not ours
-    ├── EngineError               1  a worker or a shard failed for good
-    └── UsageError                2  the user asked for what cannot be
-        ├── ConfigError           2  a task or stack file is wrong
-        ├── ResumeRefused         2  an output was begun under another configuration
-        └── StackError            2  a stack is unknown or not configured
+TamisError                    1  something failed
+├── DataError                 1  the documents cannot be used as they are
+├── ModelError                1  a model directory is damaged or not ours
+├── EngineError               1  a worker or a shard failed for good
+└── UsageError                2  the user asked for what cannot be
+    ├── ConfigError           2  a task or stack file is wrong
+    ├── ResumeRefused         2  an output was begun under another configuration
+    └── StackError            2  a stack is unknown or not configured
 """
 
 

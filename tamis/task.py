@@ -99,7 +99,9 @@ class Split(Strict):
     def _leaves_training(self) -> Split:
         if self.test + self.validation > 0.8:
             shares = f"{self.test} + {self.validation}"
-            raise wrong("test + validation", shares, "at most 0.8, so that a fifth is left to train")
+            raise wrong(
+                "test + validation", shares, "at most 0.8, so that a fifth is left to train"
+            )
         return self
 
 

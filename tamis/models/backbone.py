@@ -56,17 +56,23 @@ def _locate_package(backbone: PackageBackbone) -> Path:
     return folder
 
 
-def load_backbone(backbone: Backbone) -> tuple[nn.Module, Any]:
+def quiet() -> None:
+    """Keep transformers from drawing bars and warning of what we do on purpose."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
+def load_backbone(backbone: Backbone) -> tuple[Any, Any]:
     """The whole network and its tokenizer.
 
     Raises:
         ModelError: See ``locate``; or the files cannot be loaded.
     """
     from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    quiet()
     where, arguments = locate(backbone)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **arguments)
@@ -76,7 +82,7 @@ def load_backbone(backbone: Backbone) -> tuple[nn.Module, Any]:
     return model.eval(), tokenizer
 
 
-def transformer_layers(model: nn.Module) -> nn.ModuleList:
+def transformer_layers(model: Any) -> nn.ModuleList:
     """The list of a network's transformer layers, whatever its architecture calls it.
 
     Raises:
@@ -91,7 +97,7 @@ def transformer_layers(model: nn.Module) -> nn.ModuleList:
     raise ModelError(f"backbone {type(model).__name__}: its transformer layers were not found")
 
 
-def cut(model: nn.Module, layer: int) -> nn.Module:
+def cut(model: Any, layer: int) -> Any:
     """Drop every layer above ``layer`` (counted from 1), in place; also the unused pooler."""
     layers = transformer_layers(model)
     del layers[layer:]

@@ -1,9 +1,9 @@
 """A trained classifier: one folder of safetensors and JSON, one way to score texts.
 
-    classifier.json       ClassifierInfo: what it is and how it came to be
-    head.safetensors      the head's arrays
-    reference.safetensors vectors of a sample of the documents it was trained on
-    backbone/             the network, cut after the chosen layer, and its tokenizer
+classifier.json       ClassifierInfo: what it is and how it came to be
+head.safetensors      the head's arrays
+reference.safetensors vectors of a sample of the documents it was trained on
+backbone/             the network, cut after the chosen layer, and its tokenizer
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from safetensors.numpy import load_file, save_file
 from tamis.config import Items, Strict
 from tamis.corpus.split import Side
 from tamis.errors import ModelError
-from tamis.models.backbone import file_sha256
+from tamis.models.backbone import file_sha256, quiet
 from tamis.models.encoder import Encoder, Progress
 from tamis.models.heads import Formula, Head
 from tamis.models.settings import Backbone, Pooling
 from tamis.target import BinaryTarget, ClassesTarget, Floats, OrdinalTarget
 from tamis.task import TextLimits
-
-FORMAT = 1
 
 
 class TrainedOn(Strict):
@@ -62,7 +60,7 @@ class TrainedOn(Strict):
 class ClassifierInfo(Strict):
     """What a classifier is and how it came to be."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     task: str
     task_fingerprint: str
     target: Annotated[OrdinalTarget | BinaryTarget | ClassesTarget, Field(discriminator="kind")]
@@ -141,10 +139,8 @@ def load_classifier(folder: Path | str) -> Classifier:
         ModelError: The folder is incomplete, damaged or of another format.
     """
     from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    quiet()
     folder = Path(folder)
     try:
         info = read_info(folder)

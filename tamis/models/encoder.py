@@ -97,9 +97,9 @@ class Encoder:
     that they are the same whether or not further layers or a final norm follow.
     """
 
-    def __init__(self, model: torch.nn.Module, tokenizer: Any, limits: TextLimits) -> None:
+    def __init__(self, model: Any, tokenizer: Any, limits: TextLimits) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = model.eval().to(self.device)
+        self.model: Any = model.eval().to(self.device)
         self.tokenizer = tokenizer
         self.limits = limits
 

@@ -35,7 +35,7 @@ class EncoderWithHead(torch.nn.Module):
     constants are folded into the head afterwards.
     """
 
-    def __init__(self, encoder: torch.nn.Module, target: Target, centre: float, spread: float):
+    def __init__(self, encoder: Any, target: Target, centre: float, spread: float) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = torch.nn.Linear(encoder.config.hidden_size, target.n_outputs)
@@ -53,9 +53,7 @@ class EncoderWithHead(torch.nn.Module):
         vectors = pool(hidden.last_hidden_state, attention_mask, POOLING)
         outputs = self.head(vectors * vectors.shape[1] ** 0.5)
         if self.ordinal:
-            loss = torch.nn.functional.mse_loss(
-                outputs[:, 0], (labels - self.centre) / self.spread
-            )
+            loss = torch.nn.functional.mse_loss(outputs[:, 0], (labels - self.centre) / self.spread)
         else:
             loss = torch.nn.functional.cross_entropy(outputs, labels.long())
         return {"loss": loss, "logits": outputs}
@@ -85,9 +83,7 @@ class _Examples(torch.utils.data.Dataset[dict[str, Any]]):
         return {"ids": self.tokens.ids[position], "label": self.labels[position]}
 
 
-def finetune(
-    task: Task, dataset: Dataset, assignment: Assignment, checkpoints: Path
-) -> Trained:
+def finetune(task: Task, dataset: Dataset, assignment: Assignment, checkpoints: Path) -> Trained:
     """Fine-tune the whole network; the epoch with the best validation figure is taken.
 
     A run that was killed resumes from its last checkpoint, with the same random state, when it
@@ -104,12 +100,10 @@ def finetune(
     texts, labels = dataset.texts(), dataset.labels
     rows = {side: assignment.rows(dataset, side) for side in ("train", "validation", "test")}
     known = labels[rows["train"]]
-    network = EncoderWithHead(
-        model, task.target, float(known.mean()), float(known.std()) or 1.0
-    )
+    network = EncoderWithHead(model, task.target, float(known.mean()), float(known.std()) or 1.0)
 
     def examples(side: str) -> _Examples:
-        chosen = rows[side]  # type: ignore[index]
+        chosen = rows[side]
         tokens = tokenize(tokenizer, [texts[row] for row in chosen], task.text)
         return _Examples(tokens, labels[chosen].tolist())
 
@@ -170,7 +164,9 @@ def _signed(task: Task, figures: list[float]) -> list[float]:
 
 
 def _last(checkpoints: Path) -> str | None:
-    found: str | None = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    found: str | None = None
+    if checkpoints.is_dir():
+        found = get_last_checkpoint(str(checkpoints))  # type: ignore[no-untyped-call]
     return found
 
 
@@ -230,4 +226,5 @@ class _Metrics:
             outputs = outputs * self.spread + self.centre
         scores = target.score(outputs)
         low, high = target.scale
-        return compute(target, labels, scores, (low + high) / 2)
+        figures = compute(target, labels, scores, (low + high) / 2)
+        return {str(name): figure for name, figure in figures.items()}

@@ -81,7 +81,9 @@ class TrainingLog(BaseModel):
 
     def to_html(self) -> str:
         """One self-contained page."""
-        rows = [(t.layer, t.pooling, t.head, f"{t.figure:.4f}") for t in self.tried]
+        rows: list[tuple[object, ...]] = [
+            (t.layer, t.pooling, t.head, f"{t.figure:.4f}") for t in self.tried
+        ]
         rows += [("", "", f"epoch {n + 1}", f"{f:.4f}") for n, f in enumerate(self.epochs)]
         body = f"<p>Taken: {html.text(self.chosen)}; threshold {self.threshold:.3f}.</p>"
         body += html.table(("layer", "pooling", "head", f"{self.metric} on validation"), rows)
@@ -143,13 +145,16 @@ def _train_frozen(
     encoder = Encoder(cut(model, best.layer), tokenizer, task.text)
     seen = np.concatenate([rows["train"], rows["validation"]])
     info = info_of(
-        task, assignment, best.layer, best.pooling, str(best.candidate), fitted.head.formula,
+        task,
+        assignment,
+        best.layer,
+        best.pooling,
+        str(best.candidate),
+        fitted.head.formula,
         fitted.threshold,
     )
     vectors = features[best.layer, best.pooling]
-    classifier = Classifier(
-        info, encoder, fitted.head, reference_sample(vectors[seen], task.seed)
-    )
+    classifier = Classifier(info, encoder, fitted.head, reference_sample(vectors[seen], task.seed))
     log = TrainingLog(
         task=task.name,
         train="frozen",

@@ -47,9 +47,7 @@ class DriftReport(BaseModel):
     def to_html(self) -> str:
         """One self-contained page."""
         verdict = "The window has drifted." if self.drifted else "No drift was found."
-        rows = [
-            ("held" if r.passed else "ALARM", r.check, r.detail) for r in self.decision.reasons
-        ]
+        rows = [("held" if r.passed else "ALARM", r.check, r.detail) for r in self.decision.reasons]
         body = f"<p>{verdict} {self.window:,} documents beside {self.reference:,}.</p>"
         body += html.table(("", "test", "found"), rows)
         body += "<h2>The window</h2>"
