@@ -85,7 +85,8 @@ def decide(
     """Decide whether a model may be promoted.
 
     It needs enough documents, the floor on the metric of record (where one is set), a gain over
-    each baseline of ``policy.beat`` whose interval lies above zero, and against the champion a
+    each baseline of ``policy.beat`` whose interval lies above zero (over all labelled documents
+    where the evaluation is cross-validated, else over the test documents), and against the champion a
     gain whose interval lies above minus the margin.
 
     Args:
@@ -233,7 +234,11 @@ def _floor(metric: MetricName, floor: float, evaluation: Evaluation) -> Reason:
 
 
 def _beats(name: str, metric: MetricName, evaluation: Evaluation) -> Reason:
-    won = evaluation.gains.get(name, {}).get(metric)
+    """Judged on the cross-validated scores where there are some: five times the documents."""
+    validated = evaluation.cross_validation
+    judged = evaluation if validated is None else validated
+    kind = "test" if validated is None else "cross-validated"
+    won = judged.gains.get(name, {}).get(metric)
     if won is None:
         detail = f"The evaluation has no {metric} of the {name} baseline to compare with."
         return Reason(check=f"beats_{name}", passed=False, detail=detail)
@@ -242,7 +247,7 @@ def _beats(name: str, metric: MetricName, evaluation: Evaluation) -> Reason:
         check=f"beats_{name}",
         passed=won.low > 0,
         detail=(
-            f"The gain in {metric} over the {name} baseline is {won} on {won.n} test documents; "
+            f"The gain in {metric} over the {name} baseline is {won} on {won.n} {kind} documents; "
             f"its lower end must lie above 0."
         ),
     )
