@@ -146,9 +146,12 @@ def unknown_patterns(patterns: tuple[str, ...]) -> list[str]:
     return [p for p in patterns if not any(fnmatchcase(genre, p) for genre in _READERS)]
 
 
-def _distribution(package: str) -> tuple[metadata.Distribution, list[str]]:
+def _distribution(package: str) -> tuple[metadata.Distribution, str, list[str]]:
+    """A package, the start of its documents' origins, and its files."""
     distribution = metadata.distribution(package)
-    return distribution, sorted(str(file) for file in distribution.files or [])
+    files = sorted(str(file) for file in distribution.files or [])
+    # Asking for the version parses the metadata anew each time: once is enough.
+    return distribution, f"{package}=={distribution.version}", files
 
 
 def _path(distribution: metadata.Distribution, file: str) -> Path:
@@ -158,7 +161,7 @@ def _path(distribution: metadata.Distribution, file: str) -> Path:
 def _wikipedia(files: frozenset[str] | None) -> Iterator[tuple[str, str]]:
     from gensim.corpora.wikicorpus import extract_pages, filter_wiki
 
-    gensim, carried = _distribution("gensim")
+    gensim, name, carried = _distribution("gensim")
     dump = next(file for file in carried if "enwiki-latest-pages-articles1" in file)
     with bz2.open(_path(gensim, dump)) as pages:
         for title, markup, _ in extract_pages(pages, filter_namespaces=("0",)):
@@ -168,17 +171,17 @@ def _wikipedia(files: frozenset[str] | None) -> Iterator[tuple[str, str]]:
             for heading, body in zip(parts[1::2], parts[2::2], strict=True):
                 text = normalise(re.sub(r"'{2,}", "", filter_wiki(body)))
                 if len(text) >= SHORTEST_SECTION:
-                    origin = f"gensim=={gensim.version}:{dump}#{title}/{heading}"
+                    origin = f"{name}:{dump}#{title}/{heading}"
                     yield origin, f"{title} - {heading}\n\n{text}"
 
 
 def _news(files: frozenset[str] | None) -> Iterator[tuple[str, str]]:
-    gensim, carried = _distribution("gensim")
+    gensim, name, carried = _distribution("gensim")
     stories = next(file for file in carried if file.endswith("lee_background.cor"))
     lines = _path(gensim, stories).read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines):
         if len(line) >= SHORTEST:
-            yield f"gensim=={gensim.version}:{stories}#{number}", line
+            yield f"{name}:{stories}#{number}", line
 
 
 def _installed() -> list[tuple[str, metadata.Distribution]]:
@@ -199,6 +202,7 @@ def _readmes(files: frozenset[str] | None) -> Iterator[tuple[str, str]]:
 
 def _licences(files: frozenset[str] | None) -> Iterator[tuple[str, str]]:
     for name, distribution in _installed():
+        version = distribution.version
         for file in sorted(str(file) for file in distribution.files or []):
             if ".dist-info/" not in file or not LICENCE_FILE.search(file):
                 continue
@@ -207,13 +211,13 @@ def _licences(files: frozenset[str] | None) -> Iterator[tuple[str, str]]:
             except (OSError, UnicodeDecodeError):
                 continue
             if len(text) >= SHORTEST:
-                yield f"{name}=={distribution.version}:{file}", text
+                yield f"{name}=={version}:{file}", text
 
 
 def _docstrings(package: str, files: frozenset[str] | None) -> Iterator[tuple[str, str]]:
-    distribution, carried = _distribution(package)
+    distribution, name, carried = _distribution(package)
     for file in carried:
-        origin = f"{package}=={distribution.version}:{file}"
+        origin = f"{name}:{file}"
         if files is not None and origin not in files:
             continue
         if not file.endswith(".py") or "/tests/" in file or "/test_" in file:
