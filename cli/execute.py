@@ -38,8 +38,7 @@ def run(pipeline: Any, **parameters: Any) -> Any:
         Exception: What a step raised.
     """
     _quiet()
-    # Nothing is in the pipeline's own configuration that a run should inherit from disk.
-    return pipeline.with_options(config_path=None)(**parameters)
+    return pipeline(**parameters)
 
 
 def load(run: Any, step: str, output: str) -> Any:

@@ -1,6 +1,7 @@
 """Take a window of new documents in: drift, challenger, comparison, promotion."""
 
 from zenml import pipeline
+from zenml.enums import ExecutionMode
 
 from steps.data import ingest, ingest_window, join, split_keeping, validate
 from steps.model import evaluate, train
@@ -8,7 +9,7 @@ from steps.retrain import compare, load_champion, measure_drift, promote_or_refu
 from tamis.task import Task
 
 
-@pipeline(name="tamis_retraining")
+@pipeline(name="tamis_retraining", execution_mode=ExecutionMode.FAIL_FAST)
 def retraining(
     task: Task, stamp: str, window_stamp: str, champion_version: str, home: str, ledger: str
 ) -> None:

@@ -1,13 +1,14 @@
 """Ingest, validate, split, train, evaluate, gate, register."""
 
 from zenml import pipeline
+from zenml.enums import ExecutionMode
 
 from steps.data import ingest, split, validate
 from steps.model import evaluate, gate, register, train
 from tamis.task import Task
 
 
-@pipeline(name="tamis_training")
+@pipeline(name="tamis_training", execution_mode=ExecutionMode.FAIL_FAST)
 def training(task: Task, stamp: str, home: str, ledger: str) -> None:
     """Train a task's classifier and register it.
 

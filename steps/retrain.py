@@ -58,9 +58,9 @@ def compare(
 ) -> tuple[Annotated[Decision, "comparison_decision"], Annotated[PeriodComparison, "comparison"]]:
     """Challenger beside champion on the same test documents of both periods."""
     ids = frozenset(window.strings("id").tolist())
-    return release.compare(
-        release.Rivals(task, challenger, champion, documents, split, window_ids=ids)
-    )
+    rivals = release.Rivals(task, challenger, champion, documents, split, window_ids=ids)
+    decision, comparison = release.compare(rivals)
+    return decision, comparison  # ZenML wants to see a tuple here
 
 
 @step(enable_cache=False, output_materializers=REPORT, experiment_tracker=True)

@@ -194,8 +194,9 @@ def _installed() -> list[tuple[str, metadata.Distribution]]:
 
 def _readmes(files: frozenset[str] | None) -> Iterator[tuple[str, str]]:
     for name, distribution in _installed():
-        payload = distribution.metadata.get_payload()  # type: ignore[attr-defined]
-        text = payload or distribution.metadata["Description"] or ""
+        facts = distribution.metadata
+        payload = facts.get_payload()  # type: ignore[attr-defined]
+        text = payload or (facts["Description"] if "Description" in facts else "")
         if len(text) >= SHORTEST:
             yield f"{name}=={distribution.version}:METADATA", text
 
