@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
-from cli import dashboard, filter, release, retrain, stack, status, train
+from cli import dashboard, demo, filter, release, retrain, stack, status, train
 from tamis.errors import TamisError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("retrain")(retrain.retrain)
 app.command("promote")(release.promote)
 app.command("rollback")(release.rollback)
 app.command("status")(status.status)
+app.command("demo")(demo.demo)
 app.command("dashboard")(dashboard.dashboard)
 app.add_typer(stack.app, name="stack")
 

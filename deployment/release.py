@@ -18,7 +18,7 @@ from deployment.registry import Alias, Registry, Version, log_run
 from tamis import html
 from tamis.corpus.dataset import Dataset, DatasetInfo
 from tamis.corpus.split import Assignment
-from tamis.decision import Decision
+from tamis.decision import Decision, Reason
 from tamis.evaluation import plots
 from tamis.evaluation.describe import describe
 from tamis.evaluation.figures import Evaluation
@@ -107,8 +107,8 @@ def register(made: Made, decision: Decision, ledger: str) -> Registered:
     version, new = _register(registry, made, decision)
     champion = registry.with_alias(made.task.name, "champion")
     alias: Alias | None = None
-    if champion is not None and champion.version == version.version:
-        alias = "champion"
+    if not new and version.tags.get("gate") == "passed" and decision.passed:
+        alias = _alias_of(version)
     elif decision.passed and champion is None:
         reasons = (*reasons_of(decision), "the first version to pass")
         promote(registry, Ledger(ledger, made.task.name), made.task.name, version.version,
@@ -129,13 +129,19 @@ def settle(made: Made, decision: Decision, ledger: str) -> Registered:
     book, reasons = Ledger(ledger, name), reasons_of(decision)
     alias: Alias | None = None
     if champion is not None and champion.version == version.version:
-        alias = "champion"
-    elif decision.passed:
+        same = Reason(check="same", passed=True, detail="The challenger is the champion itself.")
+        return _registered(made.task, version, new, "champion", Decision.of([same]))
+    if decision.passed:
         promote(registry, book, name, version.version, reasons, "retrain")
         alias = "champion"
     else:
         refuse(registry, book, name, version.version, reasons, "retrain")
     return _registered(made.task, version, new, alias, decision)
+
+
+def _alias_of(version: Version) -> Alias | None:
+    names: tuple[Alias, ...] = ("champion", "challenger")
+    return next((name for name in names if name in version.aliases), None)
 
 
 def _registered(
@@ -192,7 +198,10 @@ def _register(registry: Registry, made: Made, decision: Decision) -> tuple[Versi
     with TemporaryDirectory() as name:
         folder = Path(name) / "classifier"
         made.classifier.save(folder)
-        return registry.register(task.name, folder, tags, card)
+        version, new = registry.register(task.name, folder, tags, card)
+    if not new:
+        registry.tag(version, {"gate": tags["gate"]})
+    return version, new
 
 
 def _pictures(evaluation: Evaluation) -> dict[str, bytes]:

@@ -22,7 +22,8 @@ def depends_on(*patterns: str) -> CachePolicy:
     """
     files = {file for pattern in (*COMMON, *patterns) for file in PROJECT.glob(pattern)}
     names = sorted(file.relative_to(PROJECT).as_posix() for file in files)
-    return CachePolicy(file_dependencies=names)
+    # By content: an artifact that was made anew but is the same has another id.
+    return CachePolicy(file_dependencies=names, include_artifact_ids=False)
 
 
 CORPUS = depends_on("tamis/corpus/*.py", "data/demo_annotations.jsonl")
