@@ -199,7 +199,7 @@ def _register(registry: Registry, made: Made, decision: Decision) -> tuple[Versi
         folder = Path(name) / "classifier"
         made.classifier.save(folder)
         version, new = registry.register(task.name, folder, tags, card)
-    if not new:
+    if not new and decision.passed:
         registry.tag(version, {"gate": tags["gate"]})
     return version, new
 

@@ -6,6 +6,7 @@ has active is never changed, not even for a moment and not by a run that is kill
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -110,6 +111,7 @@ def open_session(name: str, experiments: tuple[str, ...] = ()) -> Iterator[Sessi
             if (base / file).is_file():
                 shutil.copy2(base / file, private / file)
         _environment(private, base)
+        _begin(private, base)
         _register(name, stack)
         _prepare_tracking(stack, experiments)
         yield Session(name=name, stack=stack)
@@ -131,6 +133,20 @@ def _environment(private: Path, base: Path) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _begin(private: Path, base: Path) -> None:
+    """Start ZenML; where there was no configuration yet, keep the one that it makes.
+
+    It holds the id of the local user, which is part of ZenML's cache keys.
+    """
+
+    from zenml.client import Client
+
+    logging.getLogger("zenml").setLevel(logging.ERROR)
+    _ = Client().zen_store  # which writes the configuration
+    if not (base / "config.yaml").is_file():
+        shutil.copy2(private / "config.yaml", base / "config.yaml")
 
 
 def _register(name: str, stack: LocalStack) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from tamis.corpus.dataset import SCHEMA, Dataset, DatasetInfo, build
+from tamis.corpus.dataset import SCHEMA, DatasetInfo, build
 from tamis.corpus.document import content_hash
 
 GOOD_WORDS = ("proof", "theorem", "lemma", "axiom", "integral", "matrix")
@@ -86,3 +86,38 @@ def save_tiny_bert(folder, seed=0, layers=3):
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+ORDINAL = {"kind": "ordinal", "keep_at_least": 3.0}
+BINARY = {"kind": "binary", "negative": "bad", "positive": "good"}
+
+
+def tiny_task(backbone, target=None, **more):
+    """A task on the tiny encoder: layers 1-3, ridge heads, no cross-validation."""
+    from tamis.task import Task
+
+    model = {
+        "backbone": {"kind": "path", "path": str(backbone)},
+        "frozen": {"heads": ["ridge"]},
+    }
+    given = {
+        "name": "toy",
+        "target": target or ORDINAL,
+        "sources": [{"kind": "packages"}],
+        "text": {"max_tokens": 64},
+        "split": {"folds": 0},
+    }
+    model |= more.pop("model", {})
+    return Task.model_validate(given | more | {"model": model})
+
+
+def easy_set(size=60, target=None, seed=0):
+    """Documents whose label shows in their words, in groups of two."""
+    rng = np.random.default_rng(seed)
+    if (target or ORDINAL)["kind"] == "ordinal":
+        labels = rng.integers(0, 6, size).astype(float)
+        texts = easy_texts(labels / 5, seed)
+    else:
+        labels = rng.integers(0, 2, size).astype(float)
+        texts = easy_texts(0.15 + 0.7 * labels, seed)
+    return labelled(texts, labels.tolist(), groups=[f"page{i // 2}" for i in range(size)])

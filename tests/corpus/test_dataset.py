@@ -42,9 +42,7 @@ def test_the_fingerprint_does_not_depend_on_the_order():
 )
 def test_the_fingerprint_changes_with_text_label_and_id(change):
     same = {"texts": TEXTS, "labels": LABELS}
-    assert (
-        labelled(**(same | change)).info.fingerprint != labelled(TEXTS, LABELS).info.fingerprint
-    )
+    assert labelled(**(same | change)).info.fingerprint != labelled(TEXTS, LABELS).info.fingerprint
 
 
 def test_labels_do_not_change_places_unnoticed():

@@ -16,10 +16,32 @@ NAMES = [
     "schema", "documents", "usable", "empty", "exact_duplicates", "near_duplicates",
     "conflicting_labels", "classes", "language",
 ]  # fmt: skip
-COMMON = (
-    "the river water people city house morning evening garden history village market teacher "
-    "student winter summer mountain family country music science language painting kitchen"
-).split()
+COMMON = [
+    "the",
+    "river",
+    "water",
+    "people",
+    "city",
+    "house",
+    "morning",
+    "evening",
+    "garden",
+    "history",
+    "village",
+    "market",
+    "teacher",
+    "student",
+    "winter",
+    "summer",
+    "mountain",
+    "family",
+    "country",
+    "music",
+    "science",
+    "language",
+    "painting",
+    "kitchen",
+]
 FRENCH = (
     "le conseil municipal a décidé hier soir de reconstruire le vieux pont de pierre au-dessus "
     "de la rivière parce que les habitants du village n'avaient plus aucun autre chemin"

@@ -19,7 +19,7 @@ TARGETS = {"ordinal": ORDINAL, "binary": BINARY, "classes": CLASSES}
 KINDS = ("ridge", "kernel", "mlp")
 
 
-def unit(n, seed, d=12):
+def unit(n, seed, d=6):
     x = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
@@ -51,23 +51,15 @@ def test_every_head_learns_an_easy_problem_for_every_target(kind, target):
         assert spearmanr(scores, y[180:]).statistic > 0.9
         assert np.abs(scores - y[180:]).mean() < 0.35
     else:
-        assert (outputs.argmax(1) == y[180:]).mean() > 0.85
+        assert (outputs.argmax(1) == y[180:]).mean() > 0.75
         kept = target.kept(y[180:])
         assert scores[kept].mean() > scores[~kept].mean() + 0.3
 
 
-def logits_of(model, x):
-    """One logit a class (n, k) from scikit-learn's own probabilities, up to a constant."""
-    return np.log(np.clip(model.predict_proba(x), 1e-300, 1))
-
-
-def assert_same_probabilities(target, head, model, x):
+def probabilities(head, x):
+    """Softmax of the head's outputs (n, k)."""
     outputs = head.outputs(x)
-    exponent = np.exp(outputs - outputs.max(1, keepdims=True))
-    probability = exponent / exponent.sum(1, keepdims=True)
-    np.testing.assert_allclose(
-        probability[:, model.classes_.astype(int)], model.predict_proba(x), atol=1e-4
-    )
+    return np.exp(outputs - np.logaddexp.reduce(outputs, axis=1)[:, None])
 
 
 class TestArraysReproduceScikitLearn:
@@ -84,7 +76,8 @@ class TestArraysReproduceScikitLearn:
         x, y = problem(target)
         model = LogisticRegression(C=10 / 0.3, max_iter=1_000).fit(x.astype(float), y)
         head = fit(Candidate("ridge", (("alpha", 0.3),)), target, x, y, 0)
-        assert_same_probabilities(target, head, model, x)
+        exact = model.predict_proba(x.astype(float))
+        np.testing.assert_allclose(probabilities(head, x), exact, atol=1e-4)
 
     @pytest.mark.parametrize("candidate", list(candidates(("kernel",))), ids=str)
     def test_exact_kernel(self, candidate):
@@ -103,16 +96,14 @@ class TestArraysReproduceScikitLearn:
         mapped = kernel.fit_transform(x.astype(float))
         head = fit(candidate, target, x, y, 3)
         assert head.formula == "kernel"
-        assert head.arrays["landmarks"].shape == (40, 12)
+        assert head.arrays["landmarks"].shape == (40, 6)
         if target.kind == "ordinal":
             model = Ridge(alpha=1 / settings["C"]).fit(mapped, y)
             np.testing.assert_allclose(head.outputs(x)[:, 0], model.predict(mapped), atol=1e-4)
         else:
             model = LogisticRegression(C=10 * settings["C"], max_iter=1_000).fit(mapped, y)
             exact = model.predict_proba(mapped)
-            outputs = head.outputs(x)
-            probability = np.exp(outputs - np.logaddexp.reduce(outputs, axis=1)[:, None])
-            np.testing.assert_allclose(probability, exact, atol=1e-3)
+            np.testing.assert_allclose(probabilities(head, x), exact, atol=1e-4)
 
     @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
     def test_mlp(self, target):
@@ -120,16 +111,17 @@ class TestArraysReproduceScikitLearn:
         family = MLPRegressor if target.kind == "ordinal" else MLPClassifier
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = family((32,), alpha=3.0, solver="lbfgs", max_iter=200, random_state=5)
-            model.fit(x.astype(float) * np.sqrt(12), y)
+            model = family(
+                hidden_layer_sizes=(32,), alpha=3.0, solver="lbfgs", max_iter=200, random_state=5
+            )
+            model.fit(x.astype(float) * np.sqrt(6), y)
         head = fit(one("mlp"), target, x, y, 5)
-        scaled = x.astype(float) * np.sqrt(12)
+        scaled = x.astype(float) * np.sqrt(6)
         if target.kind == "ordinal":
             np.testing.assert_allclose(head.outputs(x)[:, 0], model.predict(scaled), atol=1e-4)
         else:
-            outputs = head.outputs(x)
-            probability = np.exp(outputs - np.logaddexp.reduce(outputs, axis=1)[:, None])
-            np.testing.assert_allclose(probability, model.predict_proba(scaled), atol=1e-4)
+            exact = model.predict_proba(scaled)
+            np.testing.assert_allclose(probabilities(head, x), exact, atol=1e-4)
 
 
 def test_many_documents_take_the_approximate_kernel(monkeypatch):
@@ -149,9 +141,8 @@ def test_a_class_missing_in_training_gets_no_probability(kind, absent):
     seen = y != absent
     head = fit(one(kind), CLASSES, x[seen], y[seen], 0)
     outputs = head.outputs(x)
-    probability = np.exp(outputs - np.logaddexp.reduce(outputs, axis=1)[:, None])
     assert outputs.shape == (240, 3)
-    assert probability[:, absent].max() < 1e-3
+    assert probabilities(head, x)[:, absent].max() < 1e-3
     assert (outputs[seen].argmax(1) == y[seen]).mean() > 0.8
 
 
