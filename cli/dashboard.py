@@ -21,16 +21,14 @@ def dashboard(
     from cli.plan import console
     from deployment.stacks import load_stack, open_session
 
+    loaded = load_stack(stack)
     with open_session(stack):
         pass  # makes the stores if there are none yet
-    loaded = load_stack(stack)
     environment = os.environ | {
         "ZENML_CONFIG_PATH": str(loaded.zenml_config),
         "ZENML_ANALYTICS_OPT_IN": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    environment.pop("ZENML_LOCAL_STORES_PATH", None)
-    environment.pop("ZENML_REPOSITORY_PATH", None)
     programs = Path(sys.executable).parent
     commands = {
         f"ZenML   http://127.0.0.1:{port}": [

@@ -135,5 +135,5 @@ def show_drift(drift: DriftReport) -> None:
     """What the drift tests found."""
     verdict = "[yellow]the window has drifted[/]" if drift.drifted else "no drift found"
     console.print(f"\n[bold]Drift[/]: {verdict} ({drift.window} documents)")
-    for reason in drift.decision.reasons:
+    for reason in drift.reasons:
         console.print(f"  {reason.check}: {reason.detail}", markup=False, soft_wrap=True)

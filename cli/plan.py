@@ -32,7 +32,7 @@ def prepare(task: str, stack: str, settings: list[str], result: Path | None) -> 
 
 def show_plan(title: str, lines: list[tuple[str, object]]) -> None:
     """Print what would be done."""
-    console.print(f"[bold]{title}[/] [dim](dry run: nothing is done)[/]")
+    console.print(f"[bold]{title}[/] [dim](dry run: nothing was run)[/]")
     for name, value in lines:
         console.print(f"  [dim]{name:<10}[/] ", end="")
         console.print(str(value), markup=False, soft_wrap=True)

@@ -81,12 +81,14 @@ def check(task: Task, request: FilterRequest, home: Path) -> None:
     """
     shards = shards_of(request, home)
     if not request.fresh:
-        fingerprint = run_fingerprint(plan_of(task, request, home), shards, _parts(task))
+        fingerprint = run_fingerprint(plan_of(task, request, home), shards, _parts(task, request))
         require_same(request.output, fingerprint)
 
 
-def _parts(task: Task) -> dict[str, str]:
-    return {"task": task.fingerprint()}
+def _parts(task: Task, request: FilterRequest) -> dict[str, str]:
+    # By content: a version number starts again at 1 in another registry.
+    version = Registry().get(task.name, request.version)
+    return {"task": task.fingerprint(), "model files": version.tags["digest"]}
 
 
 def sift_corpus(task: Task, request: FilterRequest, home: Path) -> FilterReport:
@@ -99,7 +101,7 @@ def sift_corpus(task: Task, request: FilterRequest, home: Path) -> FilterReport:
     return run_filter(
         plan_of(task, request, home),
         shards_of(request, home),
-        _parts(task),
+        _parts(task, request),
         workers=request.workers,
         fresh=request.fresh,
     )

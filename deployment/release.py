@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from deployment.ledger import Ledger, promote, reasons_of, refuse
@@ -22,7 +21,7 @@ from tamis.decision import Decision, Reason
 from tamis.evaluation import plots
 from tamis.evaluation.describe import describe
 from tamis.evaluation.figures import Evaluation
-from tamis.evaluation.gate import Period, PeriodComparison, Thresholds, compare_periods, decide
+from tamis.evaluation.gate import decide
 from tamis.fingerprint import code_fingerprint
 from tamis.models.classifier import Classifier, as_dict, load_classifier
 from tamis.models.train import TrainingLog
@@ -217,41 +216,3 @@ def _pictures(evaluation: Evaluation) -> dict[str, bytes]:
     if evaluation.confusion is not None:
         found["confusion.png"] = plots.confusion_plot(evaluation.confusion)
     return found
-
-
-@dataclass(frozen=True)
-class Rivals:
-    """A challenger and the champion it would replace, with the documents both are judged on."""
-
-    task: Task
-    challenger: Classifier
-    champion: Classifier
-    documents: Dataset
-    split: Assignment
-    window_ids: frozenset[str]
-
-
-def compare(rivals: Rivals) -> tuple[Decision, PeriodComparison]:
-    """Compare on the same test documents of the old and of the new period."""
-    task, split = rivals.task, rivals.split
-    test = rivals.documents.take(split.rows(rivals.documents, "test"))
-    texts = test.texts()
-    champion = rivals.champion.score(texts).values
-    challenger = rivals.challenger.score(texts).values
-    new = np.isin(test.strings("id"), list(rivals.window_ids))
-    groups = split.leak_groups(test)
-
-    def period(which: NDArray[np.bool_]) -> Period:
-        return Period(
-            test.labels[which], champion[which], challenger[which], groups[which].tolist()
-        )
-
-    return compare_periods(
-        task.metric,
-        task.retrain.old_margin,
-        period(~new),
-        period(new),
-        task.target,
-        Thresholds(rivals.champion.info.threshold, rivals.challenger.info.threshold),
-        task.seed,
-    )

@@ -106,6 +106,7 @@ def open_session(name: str, experiments: tuple[str, ...] = ()) -> Iterator[Sessi
     base = stack.zenml_config
     (base / "local_stores").mkdir(parents=True, exist_ok=True)
     private = Path(tempfile.mkdtemp(prefix="tamis-zenml-"))
+    before = dict(os.environ)
     try:
         for file in ("config.yaml", "credentials.yaml"):
             if (base / file).is_file():
@@ -116,6 +117,8 @@ def open_session(name: str, experiments: tuple[str, ...] = ()) -> Iterator[Sessi
         _prepare_tracking(stack, experiments)
         yield Session(name=name, stack=stack)
     finally:
+        os.environ.clear()
+        os.environ.update(before)
         shutil.rmtree(private, ignore_errors=True)
 
 
@@ -140,7 +143,6 @@ def _begin(private: Path, base: Path) -> None:
 
     It holds the id of the local user, which is part of ZenML's cache keys.
     """
-
     from zenml.client import Client
 
     logging.getLogger("zenml").setLevel(logging.ERROR)

@@ -26,7 +26,9 @@ def depends_on(*patterns: str) -> CachePolicy:
     return CachePolicy(file_dependencies=names, include_artifact_ids=False)
 
 
-CORPUS = depends_on("tamis/corpus/*.py", "data/demo_annotations.jsonl")
+CORPUS = depends_on(
+    "tamis/corpus/*.py", "tamis/models/classifier.py", "data/demo_annotations.jsonl"
+)
 MODELS = depends_on("tamis/corpus/*.py", "tamis/models/*.py", "tamis/evaluation/metrics.py")
 EVALUATION = depends_on("tamis/corpus/*.py", "tamis/models/*.py", "tamis/evaluation/*.py")
 MONITORING = depends_on("tamis/models/*.py", "tamis/monitoring/*.py")

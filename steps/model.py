@@ -25,7 +25,10 @@ from tamis.task import Task
 REPORT = ReportMaterializer
 
 
-@step(cache_policy=MODELS, output_materializers=(ClassifierMaterializer, REPORT))
+@step(
+    cache_policy=MODELS,
+    output_materializers={"classifier": ClassifierMaterializer, "training_log": REPORT},
+)
 def train(
     task: Task, documents: Dataset, split: Assignment, checkpoints: str
 ) -> tuple[Annotated[Classifier, "classifier"], Annotated[TrainingLog, "training_log"]]:

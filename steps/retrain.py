@@ -18,6 +18,7 @@ from tamis.corpus.split import Assignment
 from tamis.decision import Decision
 from tamis.evaluation.figures import Evaluation
 from tamis.evaluation.gate import PeriodComparison
+from tamis.evaluation.rivals import Rivals, compare_rivals
 from tamis.models.classifier import Classifier, TrainedOn, load_classifier
 from tamis.models.train import TrainingLog
 from tamis.monitoring.drift import DriftReport
@@ -27,7 +28,10 @@ from tamis.task import Task
 REPORT = ReportMaterializer
 
 
-@step(output_materializers=(ClassifierMaterializer, REPORT))
+@step(
+    enable_cache=False,
+    output_materializers={"champion": ClassifierMaterializer, "champion_documents": REPORT},
+)
 def load_champion(
     task: Task, version: str, home: str
 ) -> tuple[Annotated[Classifier, "champion"], Annotated[TrainedOn, "champion_documents"]]:
@@ -47,7 +51,10 @@ def measure_drift(
         return drift_of(champion, window, task.retrain.drift, task.seed, progress)
 
 
-@step(cache_policy=EVALUATION, output_materializers=(REPORT, REPORT))
+@step(
+    cache_policy=EVALUATION,
+    output_materializers={"comparison_decision": REPORT, "comparison": REPORT},
+)
 def compare(
     task: Task,
     challenger: Classifier,
@@ -57,9 +64,8 @@ def compare(
     window: Dataset,
 ) -> tuple[Annotated[Decision, "comparison_decision"], Annotated[PeriodComparison, "comparison"]]:
     """Challenger beside champion on the same test documents of both periods."""
-    ids = frozenset(window.strings("id").tolist())
-    rivals = release.Rivals(task, challenger, champion, documents, split, window_ids=ids)
-    decision, comparison = release.compare(rivals)
+    rivals = Rivals(task, challenger, champion, documents, split, window)
+    decision, comparison = compare_rivals(rivals)
     return decision, comparison  # ZenML wants to see a tuple here
 
 

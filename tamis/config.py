@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,20 @@ Items = Annotated[tuple[Item, ...], StrictMode(False)]
 """A list in the file, a tuple in the model (the one conversion that strict mode has to allow)."""
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML follows YAML 1.1, where 5e-5 is text; people mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text, of plain types only."""
+    return yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
+
+
 def wrong(key: str, given: object, allowed: str) -> PydanticCustomError:
     """The error for a validator over several keys to raise: which key, what is allowed."""
     context = {"key": key, "given": given, "allowed": allowed}
@@ -48,7 +63,7 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
         ConfigError: The file cannot be read, is not YAML or not a mapping.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(name, "", str(path), f"a readable UTF-8 file ({error})") from None
     except yaml.YAMLError as error:
@@ -76,7 +91,7 @@ def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
         try:
             for key in parents:
                 node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
-            value = yaml.safe_load(raw)
+            value = parse_yaml(raw)
             if isinstance(node, list):
                 node[int(last)] = value
             elif isinstance(node, dict):
@@ -119,6 +134,21 @@ def _first_error(model: type[BaseModel], errors: list[ErrorDetails], name: str) 
     return ConfigError(name, ".".join(map(str, path)), given, allowed)
 
 
+_PLAIN = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+    "finite_number": "a finite number",
+}
+"""What pydantic's type errors mean to somebody who writes YAML."""
+
+
 def _allowed(model: type[BaseModel], error: ErrorDetails, location: list[Any]) -> str:
     context = error.get("ctx", {})
     if error["type"] == "extra_forbidden":
@@ -130,6 +160,10 @@ def _allowed(model: type[BaseModel], error: ErrorDetails, location: list[Any]) -
         return str(context["allowed"])
     if error["type"] == "missing":
         return "a value; this key is required"
+    if error["type"] == "union_tag_not_found":
+        return f"a mapping with the key {context['discriminator']}"
+    if error["type"] in _PLAIN:
+        return _PLAIN[error["type"]]
     if "expected_tags" in context:
         return f"a {context.get('discriminator', 'kind')} of {context['expected_tags']}"
     if "expected" in context:
@@ -153,7 +187,7 @@ def _children(annotation: Any) -> list[Any]:
 def _step(models: list[Any], part: Any) -> list[Any]:
     """The models one step of a location further on: a key, a list position or a union's tag."""
     tagged = [m for m in models if part in _tags(m)]
-    if tagged:
+    if tagged and len(models) > 1:
         return tagged
     if isinstance(part, int):
         return models
@@ -179,7 +213,8 @@ def _without_tags(model: type[BaseModel], location: list[Any]) -> list[Any]:
     models: list[Any] = [model]
     kept: list[Any] = []
     for part in location:
-        if not (isinstance(part, str) and any(part in _tags(m) for m in models)):
+        # Once a member is chosen, a key that is called like its tag is a key again.
+        if not (len(models) > 1 and any(part in _tags(m) for m in models)):
             kept.append(part)
         models = _step(models, part)
     return kept

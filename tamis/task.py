@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from tamis.config import Items, Strict, override, read_yaml, validate, wrong
 from tamis.errors import ConfigError
-from tamis.models.settings import EncoderSettings
+from tamis.models.settings import EncoderSettings, PathBackbone
 from tamis.target import BinaryTarget, ClassesTarget, OrdinalTarget, Target
 
 TASKS = Path(__file__).resolve().parent.parent / "configs" / "tasks"
@@ -27,7 +27,7 @@ class Columns(Strict):
     """Which column of a table holds what; a column that is not named is carried as metadata."""
 
     text: str = "text"
-    label: str | None = None
+    label: str | None = "label"
     id: str | None = None
     source: str | None = None
     group: str | None = None
@@ -47,7 +47,7 @@ class FilesSource(Strict):
     kind: Literal["files"]
     path: str | Items[str]
     """Local paths, globs, or fsspec URLs."""
-    columns: Columns = Columns(label="label")
+    columns: Columns = Columns()
     licence: str = "unknown"
 
 
@@ -59,7 +59,7 @@ class HubSource(Strict):
     revision: str | None = None
     name: str | None = None
     split: str = "train"
-    columns: Columns = Columns(label="label")
+    columns: Columns = Columns()
     licence: str = "unknown"
     limit: Annotated[int, Field(gt=0)] | None = None
 
@@ -92,7 +92,7 @@ class Split(Strict):
 
     test: Fraction = 0.2
     validation: Fraction = 0.2
-    folds: Annotated[int, Field(ge=0, le=20)] = 5
+    folds: Literal[0] | Annotated[int, Field(ge=2, le=20)] = 5
     """Folds of the nested cross-validation reported beside the test figures; 0 leaves it out."""
 
     @model_validator(mode="after")
@@ -113,7 +113,11 @@ class ValueThreshold(Strict):
 
 
 class BestF1Threshold(Strict):
-    """Keep above the score that gives the best F1 of the kept class on validation."""
+    """Keep above the score that gives the best F1 of the kept class on held-out scores.
+
+    A frozen encoder's come from folds of training and validation, a fine-tuned one's from
+    validation.
+    """
 
     kind: Literal["best_f1"]
 
@@ -135,7 +139,11 @@ BaselineName = Literal["median", "length", "source", "tfidf"]
 
 
 class GatePolicy(Strict):
-    """What a model must show on the test documents before it may be promoted."""
+    """What a model must show before it may be promoted.
+
+    The floor and the champion are judged on the test documents, the baselines on the
+    cross-validated ones where there are some.
+    """
 
     metric: MetricName | None = None
     """Metric of record; by default spearman for an ordinal target, average_precision else."""
@@ -152,6 +160,13 @@ class DriftPolicy(Strict):
     permutations: Annotated[int, Field(ge=50)] = 200
     auc_z: Annotated[float, Field(gt=0)] = 3.0
     min_documents: Annotated[int, Field(ge=20)] = 50
+
+    @model_validator(mode="after")
+    def _reachable(self) -> DriftPolicy:
+        if self.alpha * (self.permutations + 1) <= 1:
+            allowed = f"more than {1 / self.alpha - 1:g}, or no p-value is below alpha"
+            raise wrong("permutations", self.permutations, allowed)
+        return self
 
 
 class RetrainPolicy(Strict):
@@ -246,6 +261,12 @@ def _resolve_paths(task: Task, folder: Path) -> Task:
         beside = folder / path
         found = next(folder.glob(path), None) if any(c in path for c in "*?[") else beside
         return str(beside if found and found.exists() else Path.cwd() / path)
+
+    backbone = task.model.backbone
+    if isinstance(backbone, PathBackbone):
+        there = backbone.model_copy(update={"path": resolve(backbone.path)})
+        model = task.model.model_copy(update={"backbone": there})
+        task = task.model_copy(update={"model": model})
 
     def resolved(source: Source) -> Source:
         if not isinstance(source, FilesSource):

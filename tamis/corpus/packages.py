@@ -196,7 +196,7 @@ def _readmes(files: frozenset[str] | None) -> Iterator[tuple[str, str]]:
     for name, distribution in _installed():
         facts = distribution.metadata
         payload = facts.get_payload()  # type: ignore[attr-defined]
-        text = payload or (facts["Description"] if "Description" in facts else "")
+        text = payload or (facts["Description"] if "Description" in facts else "")  # noqa: SIM401  # no get in one backport
         if len(text) >= SHORTEST:
             yield f"{name}=={distribution.version}:METADATA", text
 

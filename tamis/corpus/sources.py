@@ -35,11 +35,16 @@ class Raw:
     group: str | None
 
 
-def ingest(task: Task, sources: Sequence[Source] | None = None) -> Dataset:
+def ingest(task: Task, sources: Sequence[Source] | None = None, labelled: bool = True) -> Dataset:
     """Read the sources of a task into one dataset.
 
     A document that cannot be used (text missing, label unreadable, hash not the annotated one)
     is left out, named and counted; nothing is dropped silently.
+
+    Args:
+        task: The task.
+        sources: What to read; the task's own sources by default.
+        labelled: Whether files must have the column of labels.
 
     Raises:
         DataError: Nothing usable was found.
@@ -52,7 +57,7 @@ def ingest(task: Task, sources: Sequence[Source] | None = None) -> Dataset:
     for source in sources or task.sources:
         reader = _READERS[source.kind]
         makers.append(LABELS_BY[source.kind])
-        for item in reader(source, licences):
+        for item in reader(source, licences, labelled):
             usable = item if isinstance(item, LeftOut) else _row(task.target, item)
             (left_out if isinstance(usable, LeftOut) else rows).append(usable)  # type: ignore[arg-type]
     if not rows:
@@ -80,7 +85,7 @@ def ingest_window(task: Task) -> Dataset:
     """
     if task.retrain.window is None:
         raise ConfigError(task.name, "retrain.window", None, "a source of new documents")
-    return ingest(task, (task.retrain.window,))
+    return ingest(task, (task.retrain.window,), labelled=False)
 
 
 def stamp(sources: Sequence[Source]) -> str:
@@ -88,6 +93,7 @@ def stamp(sources: Sequence[Source]) -> str:
 
     Raises:
         UsageError: A path matches nothing.
+        ConfigError: A genre does not exist.
     """
     parts: list[str] = []
     for source in sources:
@@ -98,6 +104,7 @@ def stamp(sources: Sequence[Source]) -> str:
             paths = [source.path] if isinstance(source.path, str) else list(source.path)
             parts += [f"{s.name} {s.size} {s.stamp}" for s in list_shards(paths)]
         elif isinstance(source, PackagesSource):
+            _check_genres(source)
             parts.append(packages.version())
     return sha256_of(parts)
 
@@ -134,11 +141,17 @@ def _row(target: Target, raw: Raw) -> dict[str, Any] | LeftOut:
     }
 
 
-def _read_packages(source: PackagesSource, licences: dict[str, str]) -> Iterator[Raw | LeftOut]:
-    """The annotated documents, their text rebuilt from the installed packages."""
+def _check_genres(source: PackagesSource) -> None:
     if unknown := packages.unknown_patterns(source.genres):
         allowed = f"patterns over {', '.join(packages.genres())}"
         raise ConfigError("packages source", "genres", unknown[0], allowed)
+
+
+def _read_packages(
+    source: PackagesSource, licences: dict[str, str], labelled: bool
+) -> Iterator[Raw | LeftOut]:
+    """The annotated documents, their text rebuilt from the installed packages."""
+    _check_genres(source)
     with ANNOTATIONS.open(encoding="utf-8") as file:
         annotations = {a["origin"]: a for a in map(json.loads, file)}
     files = frozenset(origin.partition("#")[0] for origin in annotations)
@@ -162,11 +175,13 @@ def _read_packages(source: PackagesSource, licences: dict[str, str]) -> Iterator
         )
     for origin in annotations:
         if any(fnmatchcase(packages.genre_of(origin), g) for g in source.genres):
-            detail = "the installed packages do not carry it"
+            detail = "the installed packages do not carry it, or carry the same text twice"
             yield LeftOut(origin=origin, reason="not_installed", detail=detail)
 
 
-def _read_files(source: FilesSource, licences: dict[str, str]) -> Iterator[Raw | LeftOut]:
+def _read_files(
+    source: FilesSource, licences: dict[str, str], labelled: bool
+) -> Iterator[Raw | LeftOut]:
     """The rows of tables; rows that cannot be read are left out with their place."""
     from tamis.corpus.document import Quarantined
     from tamis.corpus.readers import list_shards, read_shard
@@ -193,7 +208,7 @@ def _read_files(source: FilesSource, licences: dict[str, str]) -> Iterator[Raw |
                 origin=f"{shard.name}#{item.row}",
                 group=_group(columns, item.metadata),
             )
-    if columns.label and not seen_label:
+    if labelled and columns.label and not seen_label:
         allowed = "the name of a column in the files"
         raise ConfigError("files source", "columns.label", columns.label, allowed)
 
@@ -203,7 +218,9 @@ def _group(columns: Columns, metadata: dict[str, Any]) -> str | None:
     return None if value is None else str(value)
 
 
-def _read_hub(source: HubSource, licences: dict[str, str]) -> Iterator[Raw | LeftOut]:
+def _read_hub(
+    source: HubSource, licences: dict[str, str], labelled: bool
+) -> Iterator[Raw | LeftOut]:
     """The rows of a dataset of the hub, or of one laid out on disk."""
     from datasets import load_dataset
 
@@ -215,7 +232,8 @@ def _read_hub(source: HubSource, licences: dict[str, str]) -> Iterator[Raw | Lef
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"hub source {source.dataset}: {first}") from None
     columns = source.columns
-    for name in (columns.text, columns.label, columns.id, columns.source, columns.group):
+    label = columns.label if labelled or columns.label in dataset.column_names else None
+    for name in (columns.text, label, columns.id, columns.source, columns.group):
         if name is not None and name not in dataset.column_names:
             allowed = f"a column of {source.dataset}: {', '.join(dataset.column_names)}"
             raise ConfigError("hub source", "columns", name, allowed)
@@ -228,7 +246,7 @@ def _read_hub(source: HubSource, licences: dict[str, str]) -> Iterator[Raw | Lef
         licences[name] = source.licence
         yield Raw(
             text=row[columns.text],
-            label=row[columns.label] if columns.label else None,
+            label=row[label] if label else None,
             second_label=None,
             id=str(row[columns.id]) if columns.id else None,
             source=name,

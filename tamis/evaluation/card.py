@@ -33,7 +33,7 @@ class LabelFacts(_Frozen):
     made_by: Literal["llm", "people", "rules", "unknown"]
     who: str = ""
     instructions: str = ""
-    """Where the instructions are, such as ``data/rubric.md``."""
+    """Where the instructions are, such as ``data/README.md``."""
 
 
 class DataFacts(_Frozen):

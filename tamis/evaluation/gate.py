@@ -86,8 +86,8 @@ def decide(
 
     It needs enough documents, the floor on the metric of record (where one is set), a gain over
     each baseline of ``policy.beat`` whose interval lies above zero (over all labelled documents
-    where the evaluation is cross-validated, else over the test documents), and against the champion a
-    gain whose interval lies above minus the margin.
+    where the evaluation is cross-validated, else over the test documents), and against the
+    champion a gain whose interval lies above minus the margin.
 
     Args:
         policy: What is asked for.

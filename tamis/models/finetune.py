@@ -21,7 +21,7 @@ from tamis.models.encoder import Encoder, Tokens, pad_batch, pool, tokenize
 from tamis.models.heads import Head
 from tamis.models.selection import set_threshold
 from tamis.models.settings import Pooling
-from tamis.models.train import Trained, TrainingLog, info_of, problem_of, reference_sample
+from tamis.models.train import Trained, TrainingLog, check_length, info_of, reference_sample
 from tamis.target import Target
 from tamis.task import Task
 
@@ -97,6 +97,7 @@ def finetune(task: Task, dataset: Dataset, assignment: Assignment, checkpoints: 
     """
     set_seed(task.seed)
     model, tokenizer = load_backbone(task.model.backbone)
+    check_length(task, model)
     texts, labels = dataset.texts(), dataset.labels
     rows = {side: assignment.rows(dataset, side) for side in ("train", "validation", "test")}
     known = labels[rows["train"]]
@@ -143,8 +144,8 @@ def _finish(
     vectors, _ = encoder.features([texts[row] for row in seen], [depth], [POOLING])
     unit = vectors[depth, POOLING]
     scores = task.target.score(head.outputs(unit[len(rows["train"]) :]))
-    problem = problem_of(task, dataset, assignment)
-    threshold = set_threshold(problem, dataset.labels[rows["validation"]], scores)
+    known = dataset.labels[rows["validation"]]
+    threshold = set_threshold(task.threshold, task.target, known, scores)
     info = info_of(task, assignment, depth, POOLING, "linear (fine-tuned)", "linear", threshold)
     classifier = Classifier(info, encoder, head, reference_sample(unit, task.seed))
     log = TrainingLog(
@@ -225,6 +226,6 @@ class _Metrics:
         if target.kind == "ordinal":
             outputs = outputs * self.spread + self.centre
         scores = target.score(outputs)
-        low, high = target.scale
-        figures = compute(target, labels, scores, (low + high) / 2)
+        threshold = set_threshold(self.task.threshold, target, labels, scores)
+        figures = compute(target, labels, scores, threshold)
         return {str(name): figure for name, figure in figures.items()}

@@ -76,7 +76,7 @@ def choose(problem: Problem, features: Features, train: Rows, validation: Rows) 
         for candidate in candidates(problem.settings.heads):
             head = fit(candidate, problem.target, x[train], y[train], problem.seed)
             scores = problem.target.score(head.outputs(x[validation]))
-            threshold = set_threshold(problem, y[validation], scores)
+            threshold = set_threshold(problem.threshold, problem.target, y[validation], scores)
             figures = compute(problem.target, y[validation], scores, threshold)
             trials.append(Trial(layer, pooling, candidate, figures[problem.metric]))
     best = trials[0]
@@ -92,11 +92,11 @@ def choose(problem: Problem, features: Features, train: Rows, validation: Rows) 
     return Choice(best=min(near, key=lambda trial: trial.layer), trials=tuple(ranked))
 
 
-def set_threshold(problem: Problem, labels: Floats, scores: Floats) -> float:
-    """The threshold that the task's policy gives on these documents."""
-    if isinstance(problem.threshold, ValueThreshold):
-        return problem.threshold.value
-    return best_f1_threshold(problem.target.kept(labels), scores)
+def set_threshold(policy: Threshold, target: Target, labels: Floats, scores: Floats) -> float:
+    """The threshold that a policy gives on documents with these labels and scores (n,)."""
+    if isinstance(policy, ValueThreshold):
+        return policy.value
+    return best_f1_threshold(target.kept(labels), scores)
 
 
 def grouped_folds(problem: Problem, rows: Rows, folds: int) -> NDArray[np.int64]:
@@ -147,7 +147,7 @@ def fit_frozen(problem: Problem, features: Features, train: Rows, validation: Ro
     x = features[choice.best.layer, choice.best.pooling]
     rows = np.sort(np.concatenate([train, validation]))
     scores = held_out_scores(problem, x, rows, choice.best, folds=5)
-    threshold = set_threshold(problem, problem.labels[rows], scores)
+    threshold = set_threshold(problem.threshold, problem.target, problem.labels[rows], scores)
     head = fit(choice.best.candidate, problem.target, x[rows], problem.labels[rows], problem.seed)
     return FrozenFit(head=head, choice=choice, threshold=threshold)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +133,7 @@ def _train_frozen(
 ) -> Trained:
     settings = task.model.frozen
     model, tokenizer = load_backbone(task.model.backbone)
+    check_length(task, model)
     encoder = Encoder(model, tokenizer, task.text)
     layers = settings.layers or tuple(range(1, encoder.depth + 1))
     if max(layers) > encoder.depth:
@@ -172,6 +174,18 @@ def _train_frozen(
         held_out=_held_out(task, dataset, problem, features),
     )
     return Trained(classifier, log)
+
+
+def check_length(task: Task, model: Any) -> None:
+    """Do nothing when the backbone can read as many tokens as the task wants.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    most = getattr(model.config, "max_position_embeddings", task.text.max_tokens)
+    if task.text.max_tokens > most:
+        allowed = f"at most {most}, which is what the backbone reads"
+        raise ConfigError(task.name, "text.max_tokens", task.text.max_tokens, allowed)
 
 
 def problem_of(task: Task, dataset: Dataset, assignment: Assignment) -> Problem:

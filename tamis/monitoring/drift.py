@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from tamis import html
-from tamis.decision import Decision, Reason
+from tamis.decision import Reason
 from tamis.task import DriftPolicy
 
 Vectors = NDArray[np.float32]
@@ -27,7 +27,7 @@ class DriftReport(BaseModel):
         mmd_p: Its permutation p-value.
         score_ks_p: p-value of a Kolmogorov-Smirnov test on the model's scores; for information.
         drifted: Both tests on the vectors agree that the window differs.
-        decision: The conditions, with figures; passed when there is no drift.
+        reasons: The conditions, with figures; one that did not pass is an alarm.
         sources: Documents of the window by source.
     """
 
@@ -41,13 +41,13 @@ class DriftReport(BaseModel):
     mmd_p: float
     score_ks_p: float
     drifted: bool
-    decision: Decision
+    reasons: tuple[Reason, ...]
     sources: dict[str, int]
 
     def to_html(self) -> str:
         """One self-contained page."""
         verdict = "The window has drifted." if self.drifted else "No drift was found."
-        rows = [("held" if r.passed else "ALARM", r.check, r.detail) for r in self.decision.reasons]
+        rows = [("held" if r.passed else "ALARM", r.check, r.detail) for r in self.reasons]
         body = f"<p>{verdict} {self.window:,} documents beside {self.reference:,}.</p>"
         body += html.table(("", "test", "found"), rows)
         body += "<h2>The window</h2>"
@@ -68,7 +68,7 @@ def measure_drift(
 
     A domain classifier (Lopez-Paz and Oquab 2017, classifier two-sample test) and the kernel
     two-sample test with permutations (Gretton et al. 2012, section 3). The window has drifted
-    when both agree, or when it is too small to say otherwise the decision says so.
+    when both agree; a window that is too small is never said to have drifted.
 
     Args:
         reference: Vectors of documents that the model was trained on (n, d).
@@ -116,7 +116,7 @@ def measure_drift(
         mmd_p=p,
         score_ks_p=ks,
         drifted=enough.passed and not any(reason.passed for reason in alarms),
-        decision=Decision.of(reasons),
+        reasons=tuple(reasons),
         sources=sources,
     )
 
