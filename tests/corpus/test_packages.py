@@ -132,7 +132,7 @@ def test_a_missing_package_is_one_sentence(monkeypatch):
         raise metadata.PackageNotFoundError("gensim")
 
     monkeypatch.setitem(packages._READERS, "news", gone)
-    with pytest.raises(DataError, match="^packages: gensim is not installed; run make setup$"):
+    with pytest.raises(DataError, match=r"^packages: gensim is not installed; run make setup$"):
         list(packages.read_pool(("news",)))
 
 

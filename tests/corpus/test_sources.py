@@ -126,7 +126,7 @@ class TestFiles:
 
     def test_no_label_column_asked_for_leaves_documents_unlabelled(self, tmp_path):
         path = jsonl(tmp_path / "docs.jsonl", [{"text": "a", "label": 3}])
-        data = ingest(task(files(path, columns=Columns())))
+        data = ingest(task(files(path, columns=Columns(label=None))))
         assert data.info.labelled == 0
         assert data.table["label"].to_pylist() == [None]
 
@@ -223,7 +223,7 @@ class TestHub:
         given = {"dataset": str(offline), "columns": MAPPED} | change
         if "dataset" in change:
             given["dataset"] = str(offline / "gone")
-        with pytest.raises(DataError, match="^hub source ") as caught:
+        with pytest.raises(DataError, match=r"^hub source ") as caught:
             ingest(task(HubSource(kind="hub", **given)))
         assert "\n" not in str(caught.value)
 
@@ -327,8 +327,24 @@ class TestWindow:
         assert ingest(given).texts() == ["old"]
         assert ingest_window(given).texts() == ["new"]
 
+    def test_a_window_need_not_be_labelled(self, tmp_path):
+        new = jsonl(tmp_path / "new.jsonl", [{"text": "new"}])
+        data = ingest_window(task(files(new), retrain=RetrainPolicy(window=files(new))))
+        assert data.texts() == ["new"]
+        assert data.info.labelled == 0
+        with pytest.raises(ConfigError, match=r"columns\.label"):
+            ingest(task(files(new)))
+
+    def test_a_window_of_the_hub_need_not_be_labelled_either(self, offline):
+        jsonl(offline / "train.jsonl", [{"text": "new"}])
+        window = HubSource(kind="hub", dataset=str(offline))
+        data = ingest_window(task(window, retrain=RetrainPolicy(window=window)))
+        assert (data.texts(), data.info.labelled) == (["new"], 0)
+        with pytest.raises(ConfigError, match="'label'"):
+            ingest(task(window))
+
     def test_a_task_without_a_window_is_refused(self, tmp_path):
-        with pytest.raises(ConfigError, match="^toy: retrain.window: given None"):
+        with pytest.raises(ConfigError, match=r"^toy: retrain\.window: given None"):
             ingest_window(task(files(tmp_path / "old.jsonl")))
 
 
@@ -365,6 +381,10 @@ class TestStamp:
         before = stamp(given)
         jsonl(tmp_path / "train.jsonl", [{"text": "a", "label": 1}])
         assert stamp(given) != before
+
+    def test_an_unknown_genre_is_refused_before_it_is_read(self):
+        with pytest.raises(ConfigError, match="'novels'"):
+            stamp((PackagesSource(kind="packages", genres=("novels",)),))
 
     def test_a_path_that_matches_nothing_is_refused(self, tmp_path):
         with pytest.raises(UsageError, match="matches no file"):

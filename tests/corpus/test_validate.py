@@ -17,30 +17,9 @@ NAMES = [
     "conflicting_labels", "classes", "language",
 ]  # fmt: skip
 COMMON = [
-    "the",
-    "river",
-    "water",
-    "people",
-    "city",
-    "house",
-    "morning",
-    "evening",
-    "garden",
-    "history",
-    "village",
-    "market",
-    "teacher",
-    "student",
-    "winter",
-    "summer",
-    "mountain",
-    "family",
-    "country",
-    "music",
-    "science",
-    "language",
-    "painting",
-    "kitchen",
+    *("the", "river", "water", "people", "city", "house", "morning", "evening", "garden"),
+    *("history", "village", "market", "teacher", "student", "winter", "summer", "mountain"),
+    *("family", "country", "music", "science", "language", "painting", "kitchen"),
 ]
 FRENCH = (
     "le conseil municipal a décidé hier soir de reconstruire le vieux pont de pierre au-dessus "

@@ -40,7 +40,7 @@ def test_an_unknown_stack_is_refused_with_those_there_are(name):
 
 
 def test_vertex_that_is_not_configured_says_so(folder):
-    with pytest.raises(StackError, match="^--stack vertex: not configured") as caught:
+    with pytest.raises(StackError, match=r"^--stack vertex: not configured") as caught:
         load_stack("vertex")
     assert "use --stack local" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -52,7 +52,7 @@ def test_vertex_that_is_not_configured_says_so(folder):
         ("kind: local\nhom: x\n", "hom", "did you mean 'home'?"),
         ("home: x\n", "kind", "required"),
         ("kind: cloud\n", "kind", "'local'"),
-        ("kind: local\nhome: 3\n", "home", "string"),
+        ("kind: local\nhome: 3\n", "home", "text"),
         ("- kind\n", "", "a mapping"),
         ("kind: [\n", "line 2", "valid YAML"),
     ],

@@ -14,7 +14,7 @@ from tamis.models.settings import HubBackbone, PackageBackbone, PathBackbone
 from tamis.models.train import train
 from tests.tiny import easy_set, easy_texts, tiny_task
 
-TEXTS = easy_texts(np.linspace(0, 1, 12), seed=5) + ["", "proof " * 200]
+TEXTS = [*easy_texts(np.linspace(0, 1, 12), seed=5), "", "proof " * 200]
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,7 @@ class TestBackbone:
                 locate(PathBackbone(kind="path", path=str(path)))
 
     def test_a_folder_that_is_no_model_is_refused(self, tmp_path):
-        with pytest.raises(ModelError, match="^backbone ") as caught:
+        with pytest.raises(ModelError, match=r"^backbone ") as caught:
             load_backbone(PathBackbone(kind="path", path=str(tmp_path)))
         assert "\n" not in str(caught.value)
 

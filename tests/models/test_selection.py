@@ -213,7 +213,7 @@ class TestFrozenFit:
     def test_the_threshold_follows_the_policy(self):
         y = labels()
         fixed = problem(y, threshold=ValueThreshold(kind="value", value=2.25))
-        assert set_threshold(fixed, y, y) == 2.25
-        assert 2 < set_threshold(problem(y), y, y) <= 3
+        assert set_threshold(fixed.threshold, ORDINAL, y, y) == 2.25
+        assert 2 < set_threshold(problem(y).threshold, ORDINAL, y, y) <= 3
         found = fit_frozen(fixed, {(1, "mean"): vectors(y, 0.3, 1)}, TRAIN, VALIDATION)
         assert found.threshold == 2.25

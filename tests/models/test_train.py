@@ -121,6 +121,13 @@ def test_a_layer_that_the_backbone_has_not_is_refused(tiny_bert, tmp_path, layer
     assert str(caught.value) == expected
 
 
+@pytest.mark.parametrize("how", ["frozen", "full"])
+def test_more_tokens_than_the_backbone_reads_are_refused(tiny_bert, tmp_path, how):
+    task = tiny_task(tiny_bert, text={"max_tokens": 129}, model={"train": how})
+    with pytest.raises(ConfigError, match=r"^toy: text\.max_tokens: given 129; allowed: .* 128"):
+        run(task, easy_set(60), tmp_path)
+
+
 def test_a_backbone_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ModelError, match="a model folder"):
         run(tiny_task(tmp_path / "none"), easy_set(60), tmp_path)

@@ -18,7 +18,7 @@ def measure(reference, window, seed=0, policy=POLICY):
 
 
 def verdicts(report):
-    return {reason.check: reason.passed for reason in report.decision.reasons}
+    return {reason.check: reason.passed for reason in report.reasons}
 
 
 def test_two_samples_of_one_distribution_seldom_raise_an_alarm():
@@ -51,7 +51,6 @@ def test_p_values_of_equal_samples_are_uniform():
 def test_a_shifted_window_raises_the_alarm(seed):
     report = measure(vectors(150, seed), vectors(80, seed + 100, shift=1.5), seed)
     assert report.drifted
-    assert not report.decision.passed
     assert verdicts(report) == {
         "window": True, "domain classifier": False, "kernel two-sample test": False,
     }  # fmt: skip
@@ -60,13 +59,12 @@ def test_a_shifted_window_raises_the_alarm(seed):
     assert report.mmd_p < 0.01
 
 
-def test_a_small_window_never_drifts_but_does_not_pass():
+def test_a_small_window_never_drifts_and_says_why():
     for size in (2, 10, 49):
         report = measure(vectors(150, 0), vectors(size, 1, shift=20))
         assert not report.drifted
-        assert not report.decision.passed
         assert not verdicts(report)["window"]
-        assert f"{size} documents; at least 50" in report.decision.reasons[0].detail
+        assert f"{size} documents; at least 50" in report.reasons[0].detail
     assert measure(vectors(150, 0), vectors(50, 1, shift=20)).drifted
 
 
@@ -82,7 +80,7 @@ def test_documents_all_alike_are_no_drift():
     same = np.ones((100, 4), np.float32)
     report = measure(same, same[:60])
     assert np.isfinite(report.mmd)
-    assert report.decision.passed
+    assert all(verdicts(report).values())
 
 
 def test_one_test_alone_is_no_alarm():
@@ -92,7 +90,6 @@ def test_one_test_alone_is_no_alarm():
     assert verdicts(report)["domain classifier"]
     assert not verdicts(report)["kernel two-sample test"]
     assert not report.drifted
-    assert not report.decision.passed
 
 
 def test_the_standard_error_is_that_of_mann_and_whitney():

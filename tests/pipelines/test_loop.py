@@ -1,0 +1,189 @@
+"""The whole loop by real runs: train, filter, retrain, promote, roll back."""
+
+import json
+import shutil
+
+import pytest
+
+from tamis.corpus.manifest import read_manifest, read_output
+from tests.program import PROJECT, run, small_task
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("loop")]
+
+PICKLED = (b"\x80\x04\x95", b"\x80\x05\x95", b"\x80\x02}")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def task(home):
+    return small_task(home)
+
+
+@pytest.fixture(scope="module")
+def trained(home, task):
+    outcome = run(home, "train", "--task", task)
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def corpus(home):
+    folder = home / "corpus"
+    folder.mkdir()
+    for shard in range(3):
+        lines = [
+            json.dumps({"text": f"Theorem {shard}-{row}. The sum of two even numbers is even, "
+                        "because each is twice a whole number.", "id": f"d{shard}-{row}"})
+            for row in range(40)
+        ]  # fmt: skip
+        lines[7] = '{"text": broken'
+        (folder / f"part-{shard}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def filtered(home, task, trained, corpus):
+    output = home / "sifted"
+    outcome = run(home, "filter", "--task", task, "--input", corpus, "--output", output, "-j", 1)
+    assert outcome.code == 0, outcome.err
+    return outcome, output
+
+
+@pytest.fixture(scope="module")
+def retrained(home, task, filtered):
+    return run(home, "retrain", "--task", task)
+
+
+def test_training_makes_a_champion_with_figures(trained):
+    result = trained.result
+    assert result["status"] == "done"
+    assert result["alias"] == "champion"
+    assert result["decision"]["passed"] is True
+    figure = result["metrics"]["spearman"]
+    assert figure["low"] <= figure["value"] <= figure["high"]
+    assert figure["n"] > 50
+    assert result["gains"]["median"]["low"] > 0
+
+
+def test_no_artifact_is_a_pickle(home, retrained):
+    files = [f for f in (home / "artifacts").rglob("*") if f.is_file()]
+    files += [f for f in (home / "mlruns").rglob("*") if f.is_file()]
+    assert len(files) > 20
+    for file in files:
+        assert file.suffix not in (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib"), file
+        assert not file.read_bytes()[:3].startswith(PICKLED), file
+
+
+def test_reports_are_pages_for_the_dashboard(home, trained):
+    pages = list((home / "artifacts" / "evaluate").rglob("*.html"))
+    assert len(pages) == 1
+    page = pages[0].read_text(encoding="utf-8")
+    assert "tfidf" in page
+    assert "data:image/png" in page
+
+
+def test_the_registry_holds_the_card_and_the_figures(home, trained):
+    cards = list((home / "mlruns").rglob("MODEL_CARD.md"))
+    assert len(cards) >= 1
+    assert "language model" in cards[0].read_text(encoding="utf-8")
+
+
+def test_a_second_run_reuses_results_and_registers_nothing_new(home, task, trained):
+    again = run(home, "train", "--task", task)
+    assert again.code == 0
+    assert "train unchanged, result reused" in again.out
+    assert again.result["model_version"] == trained.result["model_version"]
+    assert again.result["metrics"] == trained.result["metrics"]
+
+
+def test_the_same_seed_gives_the_same_figures_elsewhere(tmp_path, trained):
+    other = run(tmp_path, "train", "--task", small_task(tmp_path))
+    assert other.code == 0
+    assert other.result["metrics"] == trained.result["metrics"]
+
+
+def test_a_refused_model_is_kept_and_not_promoted(home, task, filtered):
+    refused = run(home, "train", "--task", task, "--set", "gate.floor=0.999", "--set", "seed=3")
+    assert refused.code == 3
+    assert refused.result["status"] == "refused"
+    assert refused.result["alias"] is None
+    version = refused.result["model_version"]
+    assert run(home, "promote", "--task", task, "--version", version).code == 3
+    assert run(home, "status", "--task", task).result["model_version"] == "1"
+
+
+def test_filter_commits_balances_and_quarantines(filtered):
+    outcome, output = filtered
+    counts = outcome.result["counts"]
+    assert counts["read"] == 120
+    assert counts["quarantined"] == 3
+    assert counts["kept"] + counts["dropped"] == 117
+    assert len(read_manifest(str(output)).shards) == 3
+    rows = [*read_output(str(output), "kept"), *read_output(str(output), "dropped")]
+    assert {row["id"] for row in rows} == {f"d{s}-{r}" for s in range(3) for r in range(40)} - {
+        "d0-7", "d1-7", "d2-7"
+    }  # fmt: skip
+    assert {row["model_version"] for row in rows} == {"small/1"}
+    assert (output / "report.html").is_file()
+
+
+def test_filter_under_another_threshold_is_refused(home, task, filtered, corpus):
+    _, output = filtered
+    before = (output / "manifest.jsonl").read_bytes()
+    again = run(
+        home, "filter", "--task", task, "--input", corpus, "--output", output, "--threshold", 4
+    )
+    assert again.code == 2
+    assert "threshold is 4" in again.err
+    assert "--fresh" in again.err
+    assert "Traceback" not in again.err
+    assert (output / "manifest.jsonl").read_bytes() == before
+
+
+def test_retraining_sees_the_drift_and_promotes(home, task, retrained):
+    assert retrained.code == 0, retrained.out + retrained.err
+    result = retrained.result
+    assert result["drift"]["drifted"] == 1.0
+    assert result["alias"] == "champion"
+    assert result["model_version"] != "1"
+
+
+def test_rollback_restores_the_champion_before(home, task, retrained):
+    back = run(home, "rollback", "--task", task)
+    assert back.code == 0, back.err
+    assert run(home, "status", "--task", task).result["model_version"] == "1"
+    assert run(home, "rollback", "--task", task).code == 2
+
+
+def test_retraining_never_trains_on_what_the_champion_was_tested_on(home, retrained):
+    splits = [
+        json.loads(file.read_text(encoding="utf-8"))["sides"]
+        for step in ("split", "split_keeping")
+        for file in (home / "artifacts" / step).rglob("report.json")
+    ]
+    first, later = splits[0], splits[-1]
+    assert set(first["test"]) <= set(later["test"])
+    assert not set(first["test"]) & {*later["train"], *later["validation"]}
+
+
+def test_a_changed_helper_makes_its_step_run_again(tmp_path):
+    project = tmp_path / "project"
+    for name in ("cli", "configs", "data", "deployment", "materializers", "pipelines", "steps",
+                 "tamis"):  # fmt: skip
+        shutil.copytree(
+            PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(PROJECT / "run.py", project / "run.py")
+    home, task = tmp_path / "home", small_task(tmp_path)
+    assert run(home, "train", "--task", task, project=project).code == 0
+    helper = project / "tamis" / "evaluation" / "baselines.py"
+    helper.write_text(helper.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    again = run(home, "train", "--task", task, project=project)
+    assert again.code == 0
+    assert "split unchanged, result reused" in again.out
+    assert "evaluate unchanged" not in again.out
+    assert "✓ evaluate" in again.out
