@@ -83,6 +83,8 @@ class ValidationPolicy(Strict):
     max_foreign_language: Annotated[float, Field(ge=0, le=1)] = 0.05
     max_empty: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_duplicates: Annotated[float, Field(ge=0, le=1)] = 0.05
+    max_near_duplicates: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """They stay on one side of the split, so a share of them does no harm."""
     min_per_side: Annotated[int, Field(ge=2)] = 10
     """Fewest documents on either side of the keep/drop line."""
 

@@ -16,7 +16,7 @@ sources: [{kind: packages, genres: [wikipedia, licence]}]
 text: {max_tokens: 32}
 split: {folds: 0}
 model: {frozen: {layers: [1, 2], heads: [ridge]}}
-gate: {floor: 0.1, beat: [median, length]}
+gate: {floor: 0.1, beat: [median]}
 retrain:
   window: {kind: packages, genres: [news]}
   old_margin: 0.3

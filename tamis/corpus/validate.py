@@ -113,7 +113,7 @@ def validate(dataset: Dataset, task: Task) -> ValidationReport:
             "near_duplicates",
             dataset,
             _repeats(near_duplicate_clusters(dataset.texts())),
-            policy.max_duplicates,
+            policy.max_near_duplicates,
         ),
         _conflicts(dataset),
         _both_sides(dataset, task),

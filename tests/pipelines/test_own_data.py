@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+from random import Random
 
 import pytest
 
@@ -10,16 +11,23 @@ from tests.program import run
 
 pytestmark = pytest.mark.pipeline
 
-GOOD = "Photosynthesis turns light into sugar, since the energy of light splits water."
-BAD = "Click here to buy cheap shoes now, free delivery, best offer, subscribe today."
+GOOD = (
+    "light energy water sugar plant cell proof theorem number angle force mass planet orbit acid "
+    "atom electron species gene river rock layer history reason example because therefore defines"
+).split()
+BAD = (
+    "click buy cheap shoes now free delivery offer subscribe today sale price login cart cookie "
+    "accept terms follow share like deal shop order coupon brand gift winner casino bonus spin vip"
+).split()
 
 
-def rows(count):
-    for number in range(count):
-        share = (number * 7919 % count) / count
-        words = (GOOD.split() if share > 0.5 else BAD.split()) * 2
-        text = " ".join(words[(number + i * 3) % len(words)] for i in range(20))
-        yield f"{text} ({number})", round(5 * share, 2)
+def rows(count, seed=0):
+    """Texts of random words, the better the more of them are of the good kind."""
+    random = Random(seed)
+    for _ in range(count):
+        share = random.random()
+        words = [random.choice(GOOD if random.random() < share else BAD) for _ in range(24)]
+        yield " ".join(words), round(5 * share, 2)
 
 
 @pytest.fixture
@@ -76,7 +84,7 @@ def test_a_binary_task_on_compressed_lines_trains(tmp_path):
 
 def test_documents_that_fail_validation_stop_the_run_with_one_sentence(tmp_path):
     table = tmp_path / "bad.csv"
-    lines = ["text,score"] + [f"{GOOD} {n},{n % 9}" for n in range(100)]
+    lines = ["text,score"] + [f"{text},{n % 9}" for n, (text, _) in enumerate(rows(100))]
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     task = tmp_path / "bad.yaml"
     task.write_text(
