@@ -67,10 +67,9 @@ class Registered(BaseModel):
 
     def to_html(self) -> str:
         """One self-contained page."""
-        alias = self.alias or "no alias"
-        body = f"<p>{html.text(alias)}; sha256 {self.digest[:16]}…</p>"
-        body += html.table(("reason",), [(reason,) for reason in self.reasons])
-        return html.page(f"{self.task} version {self.version}", body)
+        body = html.table(("reason",), [(reason,) for reason in self.reasons])
+        lead = f"{self.alias or 'no alias'}; sha256 {self.digest[:16]}…"
+        return html.page(f"{self.task} version {self.version}", body, lead)
 
 
 def judge(task: Task, evaluation: Evaluation, documents: Dataset, home: Path) -> Decision:

@@ -77,16 +77,17 @@ def load_stack(name: str) -> LocalStack:
         StackError: There is no such stack, or it is not configured.
         ConfigError: Its file is wrong.
     """
-    path = STACKS / f"{name}.yaml"
+    path = STACKS / f"{Path(name).name}.yaml"
     if name == "vertex" and not path.is_file():
         raise StackError(
             "--stack vertex: not configured: configs/stacks/vertex.yaml does not exist; "
             "use --stack local"
         )
-    if not path.is_file():
+    if not path.is_file() or path.stem != name:
         known = ", ".join(sorted(file.stem for file in STACKS.glob("*.yaml")))
         raise StackError(f"--stack: given {name!r}; allowed: {known}, vertex")
-    return validate(LocalStack, read_yaml(path, str(path.relative_to(PROJECT))), str(path.name))
+    shown = f"configs/stacks/{path.name}"
+    return validate(LocalStack, read_yaml(path, shown), shown)
 
 
 @contextmanager

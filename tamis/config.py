@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -70,6 +72,8 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "the file"
         raise ConfigError(name, where, getattr(error, "problem", "?"), "valid YAML") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(name, "", str(error), "YAML of plain values") from None
     if not isinstance(data, dict):
         raise ConfigError(name, "", data, "a mapping of keys to values")
     return data
@@ -81,7 +85,7 @@ def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     Raises:
         UsageError: A setting has no ``=``, or its path runs through something that has no keys.
     """
-    result: dict[str, Any] = json.loads(json.dumps(data))
+    result = copy.deepcopy(data)
     for setting in settings:
         path, equals, raw = setting.partition("=")
         if not equals or not path:
@@ -98,7 +102,7 @@ def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
                 node[last] = value
             else:
                 raise TypeError
-        except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError):
+        except (ValueError, IndexError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
             raise UsageError(
                 f"--set: given {setting!r}; allowed: a path of keys (and list positions) "
                 f"that exists, then = and a YAML value"
@@ -115,10 +119,20 @@ def validate(model: type[ConfigT], data: Mapping[str, Any], name: str) -> Config
         ConfigError: The first thing that is wrong, with what would have been allowed.
     """
     try:
-        text = json.dumps(data, default=str)
+        text = json.dumps(data, default=_date)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(name, "", type(error).__name__, "plain values under text keys") from None
+    try:
         return model.model_validate_json(text)
     except ValidationError as error:
         raise _first_error(model, error.errors(), name) from None
+
+
+def _date(value: object) -> str:
+    """Dates are text in our files; nothing else that only YAML knows is."""
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError
 
 
 def _first_error(model: type[BaseModel], errors: list[ErrorDetails], name: str) -> ConfigError:
@@ -213,6 +227,11 @@ def _without_tags(model: type[BaseModel], location: list[Any]) -> list[Any]:
     models: list[Any] = [model]
     kept: list[Any] = []
     for part in location:
+        known = [key for m in models for key in m.model_fields]
+        tagged = any(part in _tags(m) for m in models)
+        unknown_key = bool(models) and part is location[-1]
+        if isinstance(part, str) and part not in known and not tagged and not unknown_key:
+            continue  # the branch of a plain union
         # Once a member is chosen, a key that is called like its tag is a key again.
         if not (len(models) > 1 and any(part in _tags(m) for m in models)):
             kept.append(part)

@@ -51,7 +51,7 @@ class OrdinalTarget(Strict):
         Raises:
             ValueError: Not a number, or off the scale; the text says which.
         """
-        number = float("nan") if isinstance(label, bool) else _number(label)
+        number = float("nan") if isinstance(label, bool | np.bool_) else _number(label)
         if math.isnan(number):
             raise ValueError(f"label {label!r} is not a number")
         if not self.minimum <= number <= self.maximum:
@@ -98,7 +98,8 @@ class ClassesTarget(Strict):
         Raises:
             ValueError: Not one of the classes.
         """
-        text = str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+        whole = isinstance(label, float | np.floating) and float(label).is_integer()
+        text = str(int(label)) if whole else str(label)
         if text not in self.classes:
             raise ValueError(f"label {text!r} is not one of {', '.join(self.classes)}")
         return float(self.classes.index(text))
@@ -166,5 +167,5 @@ Target = OrdinalTarget | BinaryTarget | ClassesTarget
 def _number(label: Any) -> float:
     try:
         return float(label)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")

@@ -38,6 +38,7 @@ class Document:
         shard: Name of the shard it was read from.
         row: Position in that shard, from 0; with ``shard`` it names the document uniquely.
         metadata: The other columns of the corpus, carried along untouched.
+        id_given: Whether the id is the corpus's own.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Document:
     shard: str
     row: int
     metadata: dict[str, Any] = field(default_factory=dict)
+    id_given: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import importlib.metadata as metadata
 import multiprocessing
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -163,6 +164,7 @@ def _wikipedia(files: frozenset[str] | None) -> Iterator[tuple[str, str]]:
 
     gensim, name, carried = _distribution("gensim")
     dump = next(file for file in carried if "enwiki-latest-pages-articles1" in file)
+    seen: Counter[str] = Counter()
     with bz2.open(_path(gensim, dump)) as pages:
         for title, markup, _ in extract_pages(pages, filter_namespaces=("0",)):
             if markup.lower().startswith("#redirect"):
@@ -172,6 +174,9 @@ def _wikipedia(files: frozenset[str] | None) -> Iterator[tuple[str, str]]:
                 text = normalise(re.sub(r"'{2,}", "", filter_wiki(body)))
                 if len(text) >= SHORTEST_SECTION:
                     origin = f"{name}:{dump}#{title}/{heading}"
+                    seen[origin] += 1
+                    if seen[origin] > 1:  # two sections of a page may share a heading
+                        origin += f" ({seen[origin]})"
                     yield origin, f"{title} - {heading}\n\n{text}"
 
 

@@ -106,10 +106,13 @@ class _Rows:
             return self.broken(place, "empty_text", f"{self.text!r} is empty", raw)
         if len(text) > self.limits.max_line_bytes:
             return self.broken(place, "too_long", f"{len(text):,} characters", raw)
-        identity = self._take(fields, self.id) or content_hash(normalise(text))
+        given = self._take(fields, self.id)
+        identity = given or content_hash(normalise(text))
         source = self._take(fields, self.source) or ""
         self.next += 1
-        return Document(identity, text, source, self.shard, self.next - 1, fields)
+        return Document(
+            identity, text, source, self.shard, self.next - 1, fields, id_given=bool(given)
+        )
 
     def _take(self, fields: dict[str, Any], key: str) -> str | None:
         value = fields.get(key)

@@ -103,7 +103,10 @@ def stamp(sources: Sequence[Source]) -> str:
 
             paths = [source.path] if isinstance(source.path, str) else list(source.path)
             parts += [f"{s.name} {s.size} {s.stamp}" for s in list_shards(paths)]
-        elif isinstance(source, PackagesSource):
+        elif isinstance(source, HubSource):
+            files = sorted(path for path in Path(source.dataset).rglob("*") if path.is_file())
+            parts += [f"{f} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
+        else:
             _check_genres(source)
             parts.append(packages.version())
     return sha256_of(parts)
@@ -188,27 +191,27 @@ def _read_files(
 
     paths = [source.path] if isinstance(source.path, str) else list(source.path)
     columns = source.columns
-    seen_label = False
+    seen_label, read = False, 0
     for shard in list_shards(paths):
         for item in read_shard(shard, columns):
             if isinstance(item, Quarantined):
                 origin = f"{item.shard}#{item.place}"
                 yield LeftOut(origin=origin, reason=item.reason, detail=item.detail)
                 continue
+            read += 1
             seen_label |= columns.label in item.metadata
             label = item.metadata.get(columns.label) if columns.label else None
-            given = columns.id is not None or "id" in item.metadata
             licences[item.source or shard.name] = source.licence
             yield Raw(
                 text=item.text,
                 label=None if label == "" else label,
                 second_label=None,
-                id=f"{shard.name}#{item.id}" if given else None,
+                id=f"{shard.name}#{item.id}" if item.id_given else None,
                 source=item.source or shard.name,
                 origin=f"{shard.name}#{item.row}",
                 group=_group(columns, item.metadata),
             )
-    if labelled and columns.label and not seen_label:
+    if labelled and read and columns.label and not seen_label:
         allowed = "the name of a column in the files"
         raise ConfigError("files source", "columns.label", columns.label, allowed)
 
@@ -248,7 +251,7 @@ def _read_hub(
             text=row[columns.text],
             label=row[label] if label else None,
             second_label=None,
-            id=str(row[columns.id]) if columns.id else None,
+            id=None if columns.id is None or row[columns.id] is None else str(row[columns.id]),
             source=name,
             origin=origin,
             group=_group(columns, row),

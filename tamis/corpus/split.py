@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -119,13 +121,18 @@ def _draw(
     rest = np.arange(len(strata))
     left = 1.0
     for name, share in (("test", shares.test), ("validation", shares.validation)):
-        folds = max(2, round(left / share))
+        # A fifth of what is left is one fold of five, two fifths are two.
+        part = Fraction(share / left).limit_denominator(20)
+        folds = part.denominator
         if len(np.unique(groups[rest])) < folds:
             count = len(np.unique(groups))
             raise DataError(f"split: {count} groups of documents are too few for {name}")
+        classes = strata[rest]
+        if np.bincount(classes - classes.min()).max() < folds:
+            classes = np.zeros_like(classes)  # too few of each class to spread
         splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-        parts = splitter.split(rest, strata[rest], groups[rest])
-        _, chosen = next(iter(parts))
+        parts = islice(splitter.split(rest, classes, groups[rest]), part.numerator)
+        chosen = np.concatenate([test for _, test in parts])
         side[rest[chosen]] = name
         rest = np.delete(rest, chosen)
         left -= share

@@ -79,14 +79,15 @@ class ValidationReport(BaseModel):
             ("passed" if c.passed else "FAILED", c.name, c.detail, ", ".join(c.rows))
             for c in self.checks
         ]
-        body: str = html.table(("", "check", "found", "documents"), rows)
+        parts = [html.table(("", "check", "found", "documents"), rows)]
         for title, counts in (
             ("Labels", self.labels),
             ("Languages", self.languages),
             ("Left out at ingest", self.left_out),
         ):
-            body += f"<h2>{title}</h2>" + html.table(("", "documents"), list(counts.items()))
-        return html.page(f"Validation of {self.documents:,} documents of {self.task}", body)
+            parts.append(html.section(title, html.table(("", "documents"), list(counts.items()))))
+        title = f"Validation of {self.documents:,} documents of {self.task}"
+        return html.page(title, html.join(parts))
 
 
 def validate(dataset: Dataset, task: Task) -> ValidationReport:
@@ -105,7 +106,12 @@ def validate(dataset: Dataset, task: Task) -> ValidationReport:
         _schema(dataset),
         _enough(dataset, policy.min_documents),
         _unreadable(dataset),
-        _share("empty", dataset, dataset.strings("text") == "", policy.max_empty),
+        _share(
+            "empty",
+            dataset,
+            np.array([not text for text in dataset.texts()], dtype=bool),
+            policy.max_empty,
+        ),
         _share(
             "exact_duplicates", dataset, _repeats(dataset.strings("sha256")), policy.max_duplicates
         ),
@@ -191,7 +197,8 @@ def _conflicts(dataset: Dataset) -> Check:
     seen: dict[str, float] = {}
     conflict = np.zeros(len(texts), dtype=bool)
     for row, (text, label) in enumerate(zip(texts.tolist(), labels.tolist(), strict=True)):
-        conflict[row] = seen.setdefault(text, label) != label and label == label
+        if not np.isnan(label):
+            conflict[row] = seen.setdefault(text, label) != label
     return _share("conflicting_labels", dataset, conflict, 0.01)
 
 

@@ -64,6 +64,17 @@ def quiet() -> None:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
+def require_tokenizer(folder: Path) -> None:
+    """Do nothing when a model folder has its tokenizer; transformers makes one up otherwise.
+
+    Raises:
+        ModelError: It has none.
+    """
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+    if not any((folder / name).is_file() for name in names):
+        raise ModelError(f"backbone {folder}: it has no tokenizer")
+
+
 def load_backbone(backbone: Backbone) -> tuple[Any, Any]:
     """The whole network and its tokenizer.
 
@@ -74,6 +85,8 @@ def load_backbone(backbone: Backbone) -> tuple[Any, Any]:
 
     quiet()
     where, arguments = locate(backbone)
+    if Path(where).is_dir():
+        require_tokenizer(Path(where))
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **arguments)
         model = AutoModel.from_pretrained(where, use_safetensors=True, **arguments)

@@ -18,13 +18,14 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from tamis.config import Items, Strict
 from tamis.corpus.split import Side
 from tamis.errors import ModelError
-from tamis.models.backbone import file_sha256, quiet
+from tamis.models.backbone import file_sha256, quiet, require_tokenizer
 from tamis.models.encoder import Encoder, Progress
 from tamis.models.heads import Formula, Head
 from tamis.models.settings import Backbone, Pooling
@@ -145,15 +146,24 @@ def load_classifier(folder: Path | str) -> Classifier:
     try:
         info = read_info(folder)
         head = Head(info.formula, load_file(folder / "head.safetensors"))
+        head.check()
         reference = load_file(folder / "reference.safetensors")["reference"]
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        require_tokenizer(folder / "backbone")
         tokenizer = AutoTokenizer.from_pretrained(folder / "backbone", local_files_only=True)
-        model = AutoModel.from_pretrained(
-            folder / "backbone", local_files_only=True, use_safetensors=True, dtype=torch.float32
+        model, report = AutoModel.from_pretrained(
+            folder / "backbone",
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
+        # What is not in the file is made up at random; only the pooler is none of our business.
+        if missing := sorted(k for k in report["missing_keys"] if not k.startswith("pooler.")):
+            raise ValueError(f"backbone lacks the weight {missing[0]}")
         if getattr(model, "pooler", None) is not None:
             model.pooler = None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"classifier {folder}: {str(error).splitlines()[0]}") from None
     return Classifier(info, Encoder(model, tokenizer, info.text), head, reference)
 
@@ -167,7 +177,7 @@ def read_info(folder: Path | str) -> ClassifierInfo:
     path = Path(folder) / "classifier.json"
     try:
         return ClassifierInfo.model_validate_json(path.read_text("utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path}: {str(error).splitlines()[0]}") from None
 
 

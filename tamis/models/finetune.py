@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
 from tamis.corpus.dataset import Dataset
 from tamis.corpus.split import Assignment
@@ -165,10 +165,11 @@ def _signed(task: Task, figures: list[float]) -> list[float]:
 
 
 def _last(checkpoints: Path) -> str | None:
-    found: str | None = None
-    if checkpoints.is_dir():
-        found = get_last_checkpoint(str(checkpoints))  # type: ignore[no-untyped-call]
-    return found
+    """The newest complete checkpoint; the trainer's state is the last file of one."""
+    found = [
+        path for path in checkpoints.glob("checkpoint-*") if (path / TRAINER_STATE_NAME).is_file()
+    ]
+    return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
 
 
 def _arguments(task: Task, checkpoints: Path, documents: int) -> TrainingArguments:
@@ -186,6 +187,7 @@ def _arguments(task: Task, checkpoints: Path, documents: int) -> TrainingArgumen
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,
         metric_for_best_model=task.metric,
         greater_is_better=HIGHER_IS_BETTER[task.metric],
         seed=task.seed,

@@ -27,6 +27,13 @@ KERNEL_LANDMARKS = 1_000
 """From four times as many documents on, the kernel is approximated (Nystroem)."""
 
 
+ARRAYS: dict[Formula, tuple[str, ...]] = {
+    "linear": ("weight", "bias"),
+    "kernel": ("weight", "bias", "landmarks", "gamma"),
+    "mlp": ("weight", "bias", "hidden_weight", "hidden_bias"),
+}
+
+
 @dataclass(frozen=True)
 class Head:
     """A fitted head.
@@ -38,6 +45,15 @@ class Head:
 
     formula: Formula
     arrays: dict[str, Array]
+
+    def check(self) -> None:
+        """Do nothing when every array of the formula is there.
+
+        Raises:
+            ValueError: One is missing.
+        """
+        if missing := [name for name in ARRAYS[self.formula] if name not in self.arrays]:
+            raise ValueError(f"the head lacks the array {missing[0]}")
 
     def outputs(self, vectors: Array) -> NDArray[np.float64]:
         """Outputs (n, k) for vectors (n, d): a value on the scale, or one logit a class."""

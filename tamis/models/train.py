@@ -86,9 +86,9 @@ class TrainingLog(BaseModel):
             (t.layer, t.pooling, t.head, f"{t.figure:.4f}") for t in self.tried
         ]
         rows += [("", "", f"epoch {n + 1}", f"{f:.4f}") for n, f in enumerate(self.epochs)]
-        body = f"<p>Taken: {html.text(self.chosen)}; threshold {self.threshold:.3f}.</p>"
-        body += html.table(("layer", "pooling", "head", f"{self.metric} on validation"), rows)
-        return html.page(f"Training of {self.task}", body)
+        body = html.table(("layer", "pooling", "head", f"{self.metric} on validation"), rows)
+        lead = f"Taken: {self.chosen}; threshold {self.threshold:.3f}."
+        return html.page(f"Training of {self.task}", body, lead)
 
 
 @dataclass(frozen=True)

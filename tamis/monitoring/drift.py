@@ -48,11 +48,10 @@ class DriftReport(BaseModel):
         """One self-contained page."""
         verdict = "The window has drifted." if self.drifted else "No drift was found."
         rows = [("held" if r.passed else "ALARM", r.check, r.detail) for r in self.reasons]
-        body = f"<p>{verdict} {self.window:,} documents beside {self.reference:,}.</p>"
-        body += html.table(("", "test", "found"), rows)
-        body += "<h2>The window</h2>"
-        body += html.table(("source", "documents"), list(self.sources.items()))
-        return html.page("Drift", body)
+        lead = f"{verdict} {self.window:,} documents beside {self.reference:,}."
+        sources = html.table(("source", "documents"), list(self.sources.items()))
+        parts = [html.table(("", "test", "found"), rows), html.section("The window", sources)]
+        return html.page("Drift", html.join(parts), lead)
 
 
 def measure_drift(
@@ -82,11 +81,12 @@ def measure_drift(
     rng = np.random.default_rng(seed)
     reference, window = _sample(reference, rng), _sample(window, rng)
     auc = domain_auc(reference, window, seed)
-    z = (auc - 0.5) / auc_standard_error(len(reference), len(window))
+    z = (auc - 0.5) / auc_standard_error(len(reference), len(window)) if len(window) else 0.0
     mmd, p = mmd_test(reference, window, policy.permutations, rng)
     from scipy.stats import ks_2samp
 
-    ks = float(ks_2samp(reference_scores, window_scores).pvalue)
+    both = min(len(reference_scores), len(window_scores)) > 1
+    ks = float(ks_2samp(reference_scores, window_scores).pvalue) if both else 1.0
     reasons = [
         Reason(
             check="window",
@@ -124,16 +124,19 @@ def measure_drift(
 def domain_auc(reference: Vectors, window: Vectors, seed: int) -> float:
     """Area under the ROC curve of a logistic regression that tells two samples apart.
 
-    Scores are held out by five folds, so 0.5 is what equal samples give.
+    Scores are held out by five folds, so 0.5 is what equal samples give; samples of fewer than
+    two documents give it as well.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from threadpoolctl import threadpool_limits
 
+    if min(len(reference), len(window)) < 2:
+        return 0.5
     x = np.vstack([reference, window]).astype(np.float64)
     y = np.repeat([0, 1], [len(reference), len(window)])
-    folds = StratifiedKFold(min(5, len(window)), shuffle=True, random_state=seed)
+    folds = StratifiedKFold(min(5, len(reference), len(window)), shuffle=True, random_state=seed)
     model = LogisticRegression(C=1.0, max_iter=500, class_weight="balanced")
     with threadpool_limits(1, user_api="blas"):
         scores = cross_val_predict(model, x, y, cv=folds, method="decision_function")
@@ -155,8 +158,13 @@ def mmd_test(
     pooled = np.vstack([reference, window]).astype(np.float64)
     squares = (pooled**2).sum(1)
     distance = np.maximum(squares[:, None] + squares[None] - 2 * pooled @ pooled.T, 0)
-    kernel = np.exp(-distance / np.median(distance[np.triu_indices_from(distance, 1)]))
     n, m = len(reference), len(window)
+    if min(n, m) < 2:
+        return 0.0, 1.0
+    width = float(np.median(distance[np.triu_indices_from(distance, 1)]))
+    if width == 0:
+        return 0.0, 1.0  # more than half of all pairs are the same: nothing to tell apart
+    kernel = np.exp(-distance / width)
 
     def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.einsum("pi,pi->p", weights @ kernel, weights))

@@ -41,7 +41,6 @@ def test_every_text_comes_once(pool):
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.xfail(strict=True, reason="two sections of one page with one heading share it")
 def test_every_document_has_an_origin_of_its_own(pool):
     origins = [document.origin for document in pool]
     assert len(set(origins)) == len(origins)

@@ -135,13 +135,11 @@ class TestFiles:
         with pytest.raises(DataError, match=r"^toy: no usable document \(bad_label\)$"):
             ingest(task(files(path)))
 
-    @pytest.mark.xfail(strict=True, raises=ConfigError, reason="the label column is blamed")
     def test_a_wrong_text_column_is_not_blamed_on_the_label_column(self, tmp_path):
         path = jsonl(tmp_path / "docs.jsonl", [{"body": "a", "label": 3}])
         with pytest.raises(DataError, match="missing_text"):
             ingest(task(files(path)))
 
-    @pytest.mark.xfail(strict=True, reason="the reader has taken the id out of the metadata")
     def test_an_id_column_is_found_unasked(self, tmp_path):
         path = jsonl(tmp_path / "docs.jsonl", [{"id": "a1", "text": "a", "label": 3}])
         assert ingest(task(files(path))).strings("id").tolist() == ["docs#a1"]
@@ -211,7 +209,6 @@ class TestHub:
         assert caught.value.given == "text"
         assert "body" in caught.value.allowed
 
-    @pytest.mark.xfail(strict=True, reason="an empty id becomes the text None")
     def test_documents_without_an_id_get_one_of_their_own(self, offline):
         jsonl(offline / "train.jsonl", [{**row, "key": None} for row in ROWS] + ROWS[:1])
         data = ingest(task(self.source(offline, columns=MAPPED)))
@@ -375,7 +372,6 @@ class TestStamp:
         monkeypatch.setattr(packages, "version", lambda: "other")
         assert stamp(given) != before
 
-    @pytest.mark.xfail(strict=True, reason="files of a hub source on disk are not looked at")
     def test_it_changes_with_a_dataset_on_disk(self, tmp_path):
         given = (HubSource(kind="hub", dataset=str(tmp_path)),)
         before = stamp(given)

@@ -90,7 +90,6 @@ def test_shares_are_about_right_and_classes_spread(test, validation):
     assert np.ptp(means) < 0.35
 
 
-@pytest.mark.xfail(strict=True, reason="a share is rounded to one over a whole number: 0.4 to 1/2")
 @pytest.mark.parametrize("test", [0.4, 0.7])
 def test_large_shares_are_about_right(test):
     data = random_set(2, size=300, per_group=1, duplicates=0.0)
@@ -149,7 +148,6 @@ def test_too_few_groups_are_refused():
         split(alone, TARGET, Split(), 0, known=known)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="scikit-learn's error comes through")
 def test_too_few_documents_of_every_class_for_a_small_share_are_refused():
     texts = [" ".join(f"v{60 * i + k}" for k in range(60)) for i in range(60)]
     data = labelled(texts, [float(i % 6) for i in range(60)])
@@ -159,7 +157,6 @@ def test_too_few_documents_of_every_class_for_a_small_share_are_refused():
         assert str(error).startswith("split: ")
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="scikit-learn's error comes through")
 def test_too_few_new_documents_beside_known_ones_are_refused():
     texts = [" ".join(f"v{60 * i + k}" for k in range(60)) for i in range(40)]
     data = labelled(texts, [float(i % 4) for i in range(40)])

@@ -126,12 +126,12 @@ def test_exact_and_near_duplicates_fail_and_name_the_repetition():
     found = failed(good(texts=texts))
     assert found["exact_duplicates"].rows == tuple(f"file.csv#{60 + i}" for i in range(5))
     assert "5 of 80 (6.2%); at most 5.0%" in found["exact_duplicates"].detail
-    for i in range(5):
-        texts[60 + i] = texts[i] + " ."
+    for i in range(30):
+        texts[50 + i] = texts[i] + " ."
     found = failed(good(texts=texts))
     assert "exact_duplicates" not in found
     assert len(found["near_duplicates"].rows) == 5
-    assert "near_duplicates" not in failed(good(texts=texts), max_duplicates=0.1)
+    assert "near_duplicates" not in failed(good(texts=texts), max_near_duplicates=0.5)
 
 
 def test_one_text_with_two_labels_fails():
@@ -144,7 +144,6 @@ def test_one_text_with_two_labels_fails():
     assert failed(good(texts=texts, labels=labels)) == {}
 
 
-@pytest.mark.xfail(strict=True, reason="an unlabelled copy that comes first counts as a label")
 def test_an_unlabelled_copy_is_no_conflict():
     texts, labels = list(english()), [float(i % 6) for i in range(80)]
     texts[7], labels[6] = texts[6], None
@@ -212,7 +211,6 @@ def test_the_page_escapes_hostile_text():
     assert "alert(1)" in page
 
 
-@pytest.mark.xfail(strict=True, reason="str + Html is a plain string, which html.page escapes")
 def test_the_page_has_its_tables_as_markup():
     page = hostile().to_html()
     assert page.count("<table>") == 4

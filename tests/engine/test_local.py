@@ -5,13 +5,13 @@ import sys
 import time
 from pathlib import Path
 
-import engine_stubs as stubs
 import psutil
 import pytest
 
 import tamis
 from tamis.engine.local import run_shards
 from tamis.errors import EngineError, ModelError, UsageError
+from tests.engine import engine_stubs as stubs
 
 
 def collect(items, work, **settings):

@@ -154,7 +154,6 @@ def test_it_resumes_rather_than_starts_over(tiny_bert, data, tmp_path, monkeypat
     assert begun == [2]
 
 
-@pytest.mark.xfail(strict=True, reason="a checkpoint that was being written is taken for the last")
 def test_a_run_killed_while_it_wrote_a_checkpoint_resumes(
     tiny_bert, data, tmp_path, monkeypatch, uninterrupted
 ):
@@ -181,7 +180,6 @@ def test_training_stops_when_patience_ends_and_takes_the_best(tiny_bert, data, t
     assert trained.log.chosen == "epoch 1 of 3, fine-tuned"
 
 
-@pytest.mark.xfail(strict=True, reason="the patience that was used up is forgotten on resuming")
 def test_a_resumed_run_stops_where_the_uninterrupted_would(
     tiny_bert, data, tmp_path, monkeypatch, declining
 ):

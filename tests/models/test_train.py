@@ -165,7 +165,6 @@ def test_the_log_survives_json_and_its_page_escapes(ordinal):
     assert "0.2500" in page
 
 
-@pytest.mark.xfail(strict=True, reason="a plain string is escaped by html.page")
 def test_the_page_has_its_table_as_markup():
     page = log().to_html()
     assert "<table>" in page

@@ -4,7 +4,6 @@ import os
 import uuid
 from pathlib import Path
 
-import filter_stubs as stubs
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +17,7 @@ from tamis.errors import EngineError, ResumeRefused, UsageError
 from tamis.fingerprint import code_fingerprint
 from tamis.scoring.filter_report import FilterReport
 from tamis.scoring.filter_run import run_filter
+from tests.scoring import filter_stubs as stubs
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-import filter_stubs as stubs
 import psutil
 import pytest
 
 import tamis
 from tamis.corpus.manifest import read_manifest, read_output
+from tests.scoring import filter_stubs as stubs
 
 SHARDS, ROWS = 12, 60
 

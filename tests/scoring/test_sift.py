@@ -3,7 +3,6 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-import filter_stubs as stubs
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +15,7 @@ from tamis.errors import EngineError
 from tamis.scoring.sift import Sifter, sift_shard
 from tamis.scoring.summary import EXAMPLES, OTHER, Summariser, Summary
 from tamis.task import Columns
+from tests.scoring import filter_stubs as stubs
 
 
 def write(path, rows):
