@@ -116,6 +116,7 @@ def open_session(name: str, experiments: tuple[str, ...] = ()) -> Iterator[Sessi
         _begin(private, base)
         _register(name, stack)
         _prepare_tracking(stack, experiments)
+        warnings.filterwarnings("ignore", category=FutureWarning)  # imports have reset it
         yield Session(name=name, stack=stack)
     finally:
         os.environ.clear()
@@ -135,6 +136,8 @@ def _environment(private: Path, base: Path) -> None:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("ZENML_ENABLE_RICH_TRACEBACK", "false")
+    # Of libraries, about their own future; also in the processes that sift.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::DeprecationWarning")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -150,7 +150,9 @@ class GatePolicy(Strict):
     metric: MetricName | None = None
     """Metric of record; by default spearman for an ordinal target, average_precision else."""
     floor: float | None = None
-    beat: Items[BaselineName] = ("median", "length", "source", "tfidf")
+    beat: Items[BaselineName] = ("median", "length", "source")
+    """The trivial ones by default; ``tfidf`` is a model in its own right, and asking for more
+    than it gives is a choice."""
     champion_margin: Annotated[float, Field(ge=0)] = 0.03
     """How much of the metric a challenger may lose on the champion, at the interval's end."""
 

@@ -94,7 +94,7 @@ def test_the_registry_holds_the_card_and_the_figures(home, trained):
 
 def test_a_second_run_reuses_results_and_registers_nothing_new(home, task, trained):
     again = run(home, "train", "--task", task)
-    assert again.code == 0
+    assert again.code in (0, 3)  # a later champion may be better
     assert "train unchanged, result reused" in again.out
     assert again.result["model_version"] == trained.result["model_version"]
     assert again.result["metrics"] == trained.result["metrics"]
@@ -107,13 +107,14 @@ def test_the_same_seed_gives_the_same_figures_elsewhere(tmp_path, trained):
 
 
 def test_a_refused_model_is_kept_and_not_promoted(home, task, filtered):
+    before = run(home, "status", "--task", task).result["model_version"]
     refused = run(home, "train", "--task", task, "--set", "gate.floor=0.999", "--set", "seed=3")
     assert refused.code == 3
     assert refused.result["status"] == "refused"
     assert refused.result["alias"] is None
     version = refused.result["model_version"]
     assert run(home, "promote", "--task", task, "--version", version).code == 3
-    assert run(home, "status", "--task", task).result["model_version"] == "1"
+    assert run(home, "status", "--task", task).result["model_version"] == before
 
 
 def test_filter_commits_balances_and_quarantines(filtered):

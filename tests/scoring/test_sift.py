@@ -157,7 +157,8 @@ def test_a_scorer_that_loses_rows_is_an_error(tmp_path):
     ]
 
 
-def test_sift_shard_needs_a_started_worker(tmp_path):
+def test_sift_shard_needs_a_started_worker(tmp_path, monkeypatch):
+    monkeypatch.setattr("tamis.scoring.sift._sifter", None)  # another test may have started one
     with pytest.raises(EngineError, match="start_worker"):
         sift_shard((0, write(tmp_path / "a.jsonl", texts(1))))
 
