@@ -13,6 +13,17 @@ import typer
 from cli.options import StackName
 
 
+def _skip_survey() -> None:
+    """Somebody with ten minutes wants to see the runs, not a questionnaire."""
+    from zenml.client import Client
+    from zenml.constants import FINISHED_ONBOARDING_SURVEY_KEY
+
+    client = Client()
+    client.update_user(
+        client.active_user.id, updated_metadata={FINISHED_ONBOARDING_SURVEY_KEY: True}
+    )
+
+
 def dashboard(
     stack: StackName = "local",
     port: Annotated[int, typer.Option("--port", help="ZenML's; MLflow takes the next.")] = 8237,
@@ -22,8 +33,9 @@ def dashboard(
     from deployment.stacks import load_stack, open_session
 
     loaded = load_stack(stack)
-    with open_session(stack):
-        pass  # makes the stores if there are none yet
+    with open_session(stack):  # makes the stores if there are none yet
+        if loaded.owns_zenml:
+            _skip_survey()
     environment = os.environ | {
         "ZENML_CONFIG_PATH": str(loaded.zenml_config),
         "ZENML_ANALYTICS_OPT_IN": "false",

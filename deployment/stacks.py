@@ -41,6 +41,11 @@ class LocalStack(Strict):
         return f"sqlite:///{self.folder / 'mlflow.db'}"
 
     @property
+    def owns_zenml(self) -> bool:
+        """Whether the ZenML configuration is ours alone, not one that the user named."""
+        return "ZENML_CONFIG_PATH" not in os.environ
+
+    @property
     def zenml_config(self) -> Path:
         """ZenML configuration that the sessions start from."""
         given = os.environ.get("ZENML_CONFIG_PATH")

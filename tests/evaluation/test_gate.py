@@ -6,7 +6,8 @@ from tamis.evaluation.report import evaluate
 from tamis.task import GatePolicy
 from tests.evaluation.examples import BINARY, ORDINAL, documents, evaluation, noisy
 
-POLICY = GatePolicy(floor=0.6, champion_margin=0.03)
+FOUR = ("median", "length", "source", "tfidf")
+POLICY = GatePolicy(floor=0.6, beat=FOUR, champion_margin=0.03)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_floor_and_baselines_each_refuse(good):
     assert verdicts(below) | {"floor": True} == dict.fromkeys(verdicts(below), True)
     assert not below.passed
     guess = evaluation(scores=np.random.default_rng(0).uniform(0, 5, 120))
-    refused = verdicts(decide(GatePolicy(), "spearman", guess, None, None, 0))
+    refused = verdicts(decide(GatePolicy(beat=FOUR), "spearman", guess, None, None, 0))
     assert not refused["beats_tfidf"]
     assert not refused["beats_source"]
     assert "floor" not in refused
