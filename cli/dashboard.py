@@ -20,7 +20,9 @@ def _skip_survey() -> None:
 
     client = Client()
     client.update_user(
-        client.active_user.id, updated_metadata={FINISHED_ONBOARDING_SURVEY_KEY: True}
+        client.active_user.id,
+        updated_email_opt_in=False,
+        updated_metadata={FINISHED_ONBOARDING_SURVEY_KEY: True},
     )
 
 
@@ -33,8 +35,9 @@ def dashboard(
     from deployment.stacks import load_stack, open_session
 
     loaded = load_stack(stack)
+    ours = loaded.owns_zenml
     with open_session(stack):  # makes the stores if there are none yet
-        if loaded.owns_zenml:
+        if ours:
             _skip_survey()
     environment = os.environ | {
         "ZENML_CONFIG_PATH": str(loaded.zenml_config),
