@@ -10,7 +10,7 @@ from materializers.dataset import DatasetMaterializer
 from materializers.report import ReportMaterializer
 from steps.caching import CORPUS
 from tamis.corpus import sources
-from tamis.corpus.dataset import Dataset
+from tamis.corpus.dataset import Dataset, concatenate
 from tamis.corpus.split import Assignment
 from tamis.corpus.split import split as split_documents
 from tamis.corpus.validate import ValidationReport
@@ -49,7 +49,7 @@ def split(
 @step(cache_policy=CORPUS, output_materializers=DatasetMaterializer)
 def join(documents: Dataset, window: Dataset) -> Annotated[Dataset, "all_documents"]:
     """Old and new documents together."""
-    return sources.concatenate([documents, window])
+    return concatenate([documents, window])
 
 
 @step(cache_policy=CORPUS, output_materializers=ReportMaterializer)

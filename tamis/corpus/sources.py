@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from tamis.corpus import packages
-from tamis.corpus.dataset import SCHEMA, Dataset, DatasetInfo, LeftOut, build, concatenate
+from tamis.corpus.dataset import SCHEMA, Dataset, DatasetInfo, LeftOut, build
 from tamis.corpus.document import content_hash, normalise
 from tamis.errors import ConfigError, DataError
 from tamis.fingerprint import sha256_of
@@ -117,9 +117,6 @@ LABELS_BY = {
     "files": "as given in the files",
     "hub": "as given in the dataset",
 }
-
-
-__all__ = ["concatenate", "ingest", "ingest_window", "stamp"]
 
 
 def _row(target: Target, raw: Raw) -> dict[str, Any] | LeftOut:
