@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tamis.config import Items, Strict, override, read_yaml, validate, wrong
+from tamis.corpus.settings import FilterSettings
 from tamis.errors import ConfigError
 from tamis.models.settings import EncoderSettings, PathBackbone
 from tamis.target import BinaryTarget, ClassesTarget, OrdinalTarget, Target
@@ -201,6 +202,7 @@ class Task(Strict):
     retrain: RetrainPolicy = RetrainPolicy()
     corpus: Columns = Columns()
     """Columns of the corpora that this task filters."""
+    filter: FilterSettings = FilterSettings()
 
     @model_validator(mode="after")
     def _threshold_on_scale(self) -> Task:
