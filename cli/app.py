@@ -8,7 +8,19 @@ import sys
 import typer
 from rich.console import Console
 
-from cli import dashboard, demo, filter, release, retrain, stack, status, train
+from cli import (
+    dashboard,
+    demo,
+    estimate,
+    filter,
+    inspect,
+    release,
+    retrain,
+    select,
+    stack,
+    status,
+    train,
+)
 from tamis.errors import TamisError
 
 app = typer.Typer(
@@ -20,6 +32,9 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("filter")(filter.filter_)
+app.command("estimate")(estimate.estimate)
+app.command("select")(select.select)
+app.command("inspect")(inspect.inspect)
 app.command("retrain")(retrain.retrain)
 app.command("promote")(release.promote)
 app.command("rollback")(release.rollback)

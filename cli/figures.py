@@ -94,7 +94,7 @@ def show_registered(registered: Registered) -> None:
 
 def of_filter(report: FilterReport) -> dict[str, int]:
     """Counts of a filter run, for the result document."""
-    counts = {name: int(value) for name, value in report.counts.model_dump().items()}
+    counts: dict[str, int] = {name: int(n) for name, n in report.counts.model_dump().items()}
     return counts | {
         "tokens_in": report.tokens_in,
         "tokens_kept": report.tokens_kept,
@@ -105,15 +105,27 @@ def of_filter(report: FilterReport) -> dict[str, int]:
 
 
 def show_filter(report: FilterReport) -> None:
-    """Counts of a filter run."""
+    """Counts of a filter run, and what each stage did."""
     counts = report.counts
     console.print(
-        f"\n[bold]{counts.kept:,} of {counts.read:,} documents kept[/] "
-        f"({report.kept_share:.1%}); {counts.dropped:,} dropped, "
-        f"{counts.quarantined:,} quarantined"
+        f"\n[bold]{counts.kept:,} of {counts.read:,} documents kept[/] ({report.kept_share:.1%})"
     )
+    console.print(f"  {counts}")
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for name in ("  stage", "documents", "taken out", "CPU-s", "us/document"):
+        table.add_column(name, justify="left" if name == "  stage" else "right", style="dim")
+    for name, done in report.stages.items():
+        each = f"{1e6 * done.cpu_seconds / done.entered:,.0f}" if done.entered else ""
+        removed = f"{done.removed:,}" if done.removed else ""
+        entered = f"{done.entered:,}" if done.entered else ""
+        table.add_row(f"  {name}", entered, removed, f"{done.cpu_seconds:,.2f}", each)
+    console.print(table)
+    reasons = sorted(report.summary.reasons.items(), key=lambda item: -item[1])
+    if reasons:
+        told = ", ".join(f"{name} {number:,}" for name, number in reasons[:8])
+        console.print(f"  left out: {told}", markup=False, soft_wrap=True)
     console.print(
-        f"  characters kept: {report.characters_kept:,} of {report.characters_in:,}; "
+        f"  tokens kept: {report.tokens_kept:,} of {report.tokens_in:,} scored; "
         f"{report.documents_per_cpu_second:.1f} documents per CPU-second"
     )
 

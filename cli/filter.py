@@ -7,17 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import DryRun, ResultFile, Settings, StackName, TaskName
+from cli.options import DryRun, ResultFile, Settings, StackName, TaskName, share
 
 if TYPE_CHECKING:
     from deployment.filtering import FilterRequest
+    from tamis.task import Task
 
 
 class Format(StrEnum):
-    """Formats of kept and dropped documents."""
+    """Formats of the rows."""
 
     parquet = "parquet"
     jsonl = "jsonl.zst"
+    delta = "delta"
+
+
+class EngineName(StrEnum):
+    """What runs the work."""
+
+    local = "local"
+    ray = "ray"
 
 
 def filter_(
@@ -26,7 +35,10 @@ def filter_(
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", "-i", help="Path, glob or URL of shards; 'packages' is the embedded pool."
+            "--input",
+            "-i",
+            help="Path, glob or URL of shards, or @FILE with one a line; 'packages' is the "
+            "embedded pool. Repeatable.",
         ),
     ] = None,
     output: Annotated[
@@ -38,10 +50,24 @@ def filter_(
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="Keep from this score; the model's own.")
     ] = None,
-    format_: Annotated[Format, typer.Option("--format", help="Of the files.")] = Format.parquet,
+    format_: Annotated[Format, typer.Option("--format", help="Of the rows.")] = Format.parquet,
+    engine: Annotated[
+        EngineName, typer.Option("--engine", help="Processes of this machine, or Ray.")
+    ] = EngineName.local,
     workers: Annotated[
-        int, typer.Option("--workers", "-j", min=0, help="Processes; 0: one for every core.")
+        int, typer.Option("--workers", "-j", min=0, help="Shards at a time; 0: one for every core.")
     ] = 0,
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", help="A Ray cluster; without it Ray starts on this machine."),
+    ] = None,
+    encoder_cpus: Annotated[
+        int, typer.Option("--encoder-cpus", min=1, help="On Ray without GPUs: cores of each model.")
+    ] = 1,
+    max_quarantined: Annotated[
+        str,
+        typer.Option("--max-quarantined", help="Fail, once finished, above this share: 1%, 0.01."),
+    ] = "100%",
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over: remove what an earlier run wrote there.")
     ] = False,
@@ -55,7 +81,9 @@ def filter_(
 
     clock = Clock()
     loaded = prepare(task, stack, settings, result)
-    _check_threshold(threshold, loaded.target.scale)
+    check_threshold(threshold, loaded.target.scale)
+    quarantined = share("--max-quarantined", max_quarantined)
+    _check_engine(engine, ray_address)
     from deployment.stacks import open_session
 
     with open_session(stack) as session:
@@ -71,12 +99,16 @@ def filter_(
             version=chosen.version,
             threshold=threshold,
             format=format_.value,
-            workers=workers or _cores(),
+            engine=engine.value,
+            workers=workers if ray_address else workers or cores(),
+            ray_address=ray_address,
+            encoder_cpus=encoder_cpus,
             fresh=fresh,
+            max_quarantined=quarantined,
         )
         filtering.check(loaded, request, session.home)
         if dry_run:
-            show_plan(f"filter with {loaded.name} on {stack}", _plan(request))
+            show_plan(f"filter with {loaded.name} on {stack}", _plan(loaded, request))
             write(Result(verb="filter", task=loaded.name, stack=stack, status="planned"), result)
             return
         from pipelines.filtering import filtering as pipeline
@@ -99,7 +131,12 @@ def filter_(
     write(outcome, result)
 
 
-def _check_threshold(threshold: float | None, scale: tuple[float, float]) -> None:
+def check_threshold(threshold: float | None, scale: tuple[float, float]) -> None:
+    """Refuse a threshold that keeps all or nothing.
+
+    Raises:
+        UsageError: It is not on the scale.
+    """
     from tamis.errors import UsageError
 
     low, high = scale
@@ -109,18 +146,43 @@ def _check_threshold(threshold: float | None, scale: tuple[float, float]) -> Non
         )
 
 
-def _cores() -> int:
+def _check_engine(engine: EngineName, ray_address: str | None) -> None:
+    from tamis.errors import UsageError
+
+    if ray_address is not None and engine is not EngineName.ray:
+        raise UsageError(f"--ray-address: given {ray_address!r}; allowed: only with --engine ray")
+
+
+def cores() -> int:
+    """Processors that this process may use."""
     import os
 
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _plan(request: FilterRequest) -> list[tuple[str, object]]:
+def _plan(task: Task, request: FilterRequest) -> list[tuple[str, object]]:
     return [
         ("pipeline", "sift, manifest"),
         ("input", ", ".join(request.inputs)),
         ("output", request.output),
         ("model", f"version {request.version}"),
         ("threshold", request.threshold if request.threshold is not None else "the model's own"),
-        ("workers", request.workers),
+        ("format", request.format),
+        ("engine", f"{request.engine}, {request.workers or 'all'} workers"),
+        ("stages", ", ".join(stages_of(task))),
     ]
+
+
+def stages_of(task: Task) -> list[str]:
+    """Names of the stages that are switched on, in order."""
+    chosen = task.filter
+    switches = {
+        f"exact duplicates in the {chosen.exact.scope}": chosen.exact.enabled,
+        "language": chosen.language.enabled,
+        "score": True,
+        "rules": chosen.rules.enabled,
+        "decontamination": bool(chosen.decontamination.files),
+        f"personal data ({chosen.pii.action})": chosen.pii.action != "off",
+        "near-duplicates": chosen.near_duplicates.enabled,
+    }
+    return [name for name, on in switches.items() if on]

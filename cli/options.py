@@ -21,3 +21,21 @@ DryRun = Annotated[
 ResultFile = Annotated[
     Path | None, typer.Option("--result", help="Write what happened to this file, as JSON.")
 ]
+
+
+def share(option: str, given: str) -> float:
+    """A share between 0 and 1, written as ``1%`` or ``0.01``.
+
+    Raises:
+        UsageError: It is neither, or out of range.
+    """
+    from tamis.errors import UsageError
+
+    number, percent, rest = given.partition("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = -1.0
+    if rest or not 0 <= value <= 1:
+        raise UsageError(f"{option}: given {given!r}; allowed: a share such as 1% or 0.01")
+    return value

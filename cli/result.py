@@ -46,7 +46,10 @@ class Result(BaseModel):
         baselines: The metric of record of each baseline.
         gains: Gain of the model over each baseline in the metric of record, paired.
         cross_validation: The metric of record over all labelled documents, by scorer and slice.
+        threshold: From which score documents were kept, where some were.
         counts: Documents and tokens, by what became of them.
+        estimate: Documents, kept documents and kept tokens of a filter that has not run.
+        cost: CPU-seconds, hours and the price of the machine that was named.
         decision: The gate's or the comparison's.
         drift: Figures of the drift tests.
         outputs: Files and folders to look at, by name.
@@ -66,7 +69,10 @@ class Result(BaseModel):
     baselines: dict[str, IntervalOut] = {}
     gains: dict[str, IntervalOut] = {}
     cross_validation: dict[str, IntervalOut] = {}
+    threshold: float | None = None
     counts: dict[str, int] = {}
+    estimate: dict[str, IntervalOut] = {}
+    cost: dict[str, float] = {}
     decision: DecisionOut | None = None
     drift: dict[str, float] = {}
     outputs: dict[str, str] = {}

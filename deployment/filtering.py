@@ -7,13 +7,17 @@ from typing import Literal
 
 from deployment.registry import Registry
 from tamis.config import Items, Strict
-from tamis.corpus.manifest import require_same
+from tamis.corpus.output import require_same
 from tamis.corpus.pool import EMBEDDED, pool_shards
 from tamis.corpus.readers import Shard, list_shards
+from tamis.corpus.writers import OutputFormat
+from tamis.engine.base import Engine
+from tamis.engine.local import LocalEngine
+from tamis.errors import DataError
 from tamis.models.classifier import read_info
 from tamis.scoring.filter_report import FilterReport
 from tamis.scoring.filter_run import run_filter, run_fingerprint
-from tamis.scoring.sift import SiftPlan
+from tamis.scoring.plan import SiftPlan
 from tamis.task import Task
 
 
@@ -25,18 +29,26 @@ class FilterRequest(Strict):
         output: Folder or URL.
         version: Version of the model in the registry.
         threshold: Score from which a document is kept; None takes the model's own.
-        format: Of the files written.
-        workers: Processes.
+        format: Of the rows written.
+        engine: ``local`` (processes of this machine) or ``ray``.
+        workers: Processes, or shards at a time on Ray; 0 takes what Ray has.
+        ray_address: A Ray cluster; None starts Ray on this machine.
+        encoder_cpus: Processors of each model that Ray's tasks share, where there is no GPU.
         fresh: Start over instead of resuming.
+        max_quarantined: Largest share of rows that may be quarantined, 0-1.
     """
 
     inputs: Items[str]
     output: str
     version: str
     threshold: float | None = None
-    format: Literal["parquet", "jsonl.zst"] = "parquet"
+    format: OutputFormat = "parquet"
+    engine: Literal["local", "ray"] = "local"
     workers: int = 1
+    ray_address: str | None = None
+    encoder_cpus: int = 1
     fresh: bool = False
+    max_quarantined: float = 1.0
 
 
 def shards_of(request: FilterRequest, home: Path) -> list[Shard]:
@@ -46,7 +58,7 @@ def shards_of(request: FilterRequest, home: Path) -> list[Shard]:
         UsageError: An input matches nothing, or its format is unknown.
     """
     paths = [
-        str(pool_shards(home / "corpora", request.workers)) if name == EMBEDDED else name
+        str(pool_shards(home / "corpora", max(1, request.workers))) if name == EMBEDDED else name
         for name in request.inputs
     ]
     return list_shards(paths)
@@ -67,6 +79,7 @@ def plan_of(task: Task, request: FilterRequest, home: Path) -> SiftPlan:
         threshold=info.threshold if request.threshold is None else request.threshold,
         scale=info.target.scale,
         model_version=f"{task.name}/{request.version}",
+        filter=task.filter,
         columns=task.corpus,
         format=request.format,
     )
@@ -102,6 +115,32 @@ def sift_corpus(task: Task, request: FilterRequest, home: Path) -> FilterReport:
         plan_of(task, request, home),
         shards_of(request, home),
         _parts(task, request),
-        workers=request.workers,
+        engine=engine_of(request),
         fresh=request.fresh,
     )
+
+
+def engine_of(request: FilterRequest) -> Engine:
+    """The engine that a request asks for; nothing is started yet."""
+    if request.engine == "local":
+        return LocalEngine(request.workers)
+    from tamis.engine.ray import RayEngine
+
+    return RayEngine(
+        request.ray_address, workers=request.workers, encoder_cpus=request.encoder_cpus
+    )
+
+
+def require_clean(report: FilterReport, max_quarantined: float) -> None:
+    """Accept a finished run by its share of quarantined rows.
+
+    Raises:
+        DataError: It is above what is allowed; the output is complete all the same.
+    """
+    if report.quarantined_share > max_quarantined:
+        raise DataError(
+            f"{report.counts.quarantined:,} of {report.counts.read:,} rows "
+            f"({report.quarantined_share:.2%}) were quarantined, more than the "
+            f"{max_quarantined:.2%} of --max-quarantined; the output is complete, and "
+            f"{report.output}/report.html shows the reasons"
+        )

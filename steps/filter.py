@@ -7,7 +7,7 @@ from typing import Annotated
 
 from zenml import step
 
-from deployment.filtering import FilterRequest, sift_corpus
+from deployment.filtering import FilterRequest, require_clean, sift_corpus
 from materializers.report import ReportMaterializer
 from tamis.corpus.manifest import Manifest, read_manifest
 from tamis.scoring.filter_report import FilterReport
@@ -23,4 +23,5 @@ def sift(task: Task, request: FilterRequest, home: str) -> Annotated[FilterRepor
 @step(enable_cache=False, output_materializers=ReportMaterializer)
 def manifest(request: FilterRequest, report: FilterReport) -> Annotated[Manifest, "manifest"]:
     """The list of committed shards with counts and hashes: the output as an artifact."""
+    require_clean(report, request.max_quarantined)
     return read_manifest(request.output)

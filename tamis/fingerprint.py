@@ -10,12 +10,26 @@ import tamis
 
 _ROOT = Path(tamis.__file__).parent
 FILTER_SOURCES = (
+    "corpus/decontamination.py",
+    "corpus/dedup.py",
     "corpus/document.py",
+    "corpus/exact.py",
+    "corpus/extraction.py",
+    "corpus/language.py",
+    "corpus/minhash.py",
+    "corpus/near.py",
+    "corpus/pii.py",
     "corpus/readers.py",
+    "corpus/rules.py",
     "corpus/streams.py",
+    "corpus/tables.py",
+    "corpus/text_statistics.py",
+    "corpus/warc.py",
     "corpus/writers.py",
     "models/*.py",
+    "scoring/passes.py",
     "scoring/sift.py",
+    "scoring/stages.py",
     "target.py",
 )
 """Sources that decide which rows a filter writes and what is in them."""

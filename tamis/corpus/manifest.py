@@ -1,4 +1,4 @@
-"""The commit protocol of a filtering run's output.
+"""The commit protocol of a filtering run's output, as readers see it (``output.py`` writes).
 
 ``OUT/run.json`` says under which fingerprint it was begun; each committed shard is one record of
 the manifest (a line of ``manifest.jsonl``, or one object under ``manifest/`` on an object store).
@@ -8,9 +8,8 @@ whatever was not committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -18,10 +17,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from tamis.corpus.store import RUN, OutputStore, check_sha256, open_store
-from tamis.errors import DataError, EngineError, ResumeRefused, UsageError
+from tamis.errors import DataError, UsageError
 
 _VERSION = 1
-_SHOWN = 24
 
 
 class _Frozen(BaseModel):
@@ -38,11 +36,12 @@ class FileRecord(_Frozen):
 
 
 class Counts(_Frozen):
-    """Rows of a shard or run; what was read is kept, dropped or quarantined, nothing else."""
+    """Rows of a shard or run; each that was read went to exactly one of the other four."""
 
     read: int = 0
     kept: int = 0
     dropped: int = 0
+    duplicates: int = 0
     quarantined: int = 0
 
     def __add__(self, other: Counts) -> Counts:
@@ -50,13 +49,42 @@ class Counts(_Frozen):
             read=self.read + other.read,
             kept=self.kept + other.kept,
             dropped=self.dropped + other.dropped,
+            duplicates=self.duplicates + other.duplicates,
             quarantined=self.quarantined + other.quarantined,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"in {self.read:,} = kept {self.kept:,} + dropped {self.dropped:,} "
+            f"+ duplicates {self.duplicates:,} + quarantined {self.quarantined:,}"
         )
 
     @property
     def balanced(self) -> bool:
         """Whether every row that was read went somewhere."""
-        return self.read == self.kept + self.dropped + self.quarantined
+        return self.read == self.kept + self.dropped + self.duplicates + self.quarantined
+
+
+class StageFigures(_Frozen):
+    """What a stage did: documents that entered and that it took out, wall and CPU seconds."""
+
+    entered: int = 0
+    removed: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def __add__(self, other: StageFigures) -> StageFigures:
+        return StageFigures(
+            entered=self.entered + other.entered,
+            removed=self.removed + other.removed,
+            seconds=self.seconds + other.seconds,
+            cpu_seconds=self.cpu_seconds + other.cpu_seconds,
+        )
+
+    def rounded(self) -> StageFigures:
+        """The same with times to the tenth of a millisecond."""
+        times = {"seconds": round(self.seconds, 4), "cpu_seconds": round(self.cpu_seconds, 4)}
+        return self.model_copy(update=times)
 
 
 class ShardRecord(_Frozen):
@@ -66,12 +94,13 @@ class ShardRecord(_Frozen):
         shard: Its name.
         position: Its place in the run's list of shards, from 0.
         counts: Rows.
-        tokens_in: Tokens that the model read of all scored documents (not all they have).
+        tokens_in: Tokens of all scored documents, by the model's tokenizer.
         tokens_kept: The same, of the kept ones.
         characters_in: Characters of all scored documents, in full.
         characters_kept: The same, of the kept ones.
         seconds: Wall time.
         cpu_seconds: Time of all threads of the worker.
+        stages: What each stage did, by name, in their order.
         files: What was written.
         summary: Figures for the report, see ``tamis.scoring.summary``.
     """
@@ -85,6 +114,7 @@ class ShardRecord(_Frozen):
     characters_kept: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    stages: dict[str, StageFigures] = {}
     files: tuple[FileRecord, ...] = ()
     summary: dict[str, Any] = {}
 
@@ -96,9 +126,16 @@ class ShardRecord(_Frozen):
 
 
 class RunInfo(_Frozen):
-    """Content of ``run.json``: what the output depends on, as named parts."""
+    """Content of ``run.json``.
+
+    Attributes:
+        version: Of this layout.
+        run: Random name of the run that began the output.
+        fingerprint: What the output depends on, as named parts.
+    """
 
     version: int = _VERSION
+    run: str = ""
     fingerprint: dict[str, str]
 
 
@@ -114,86 +151,6 @@ class Manifest(_Frozen):
         return sum((record.counts for record in self.shards), Counts())
 
 
-class Output:
-    """An output that is being written, held under its lock; a context manager.
-
-    Attributes:
-        store: Where its files lie.
-        committed: Positions of the shards that are done.
-    """
-
-    def __init__(self, store: OutputStore) -> None:
-        self.store = store
-        self.committed = {record.position for record in _records(store)}
-
-    def commit(self, record: ShardRecord) -> None:
-        """Record a shard whose files are in place; from here on it exists.
-
-        Raises:
-            EngineError: The shard was committed before.
-        """
-        if record.position in self.committed:
-            raise EngineError(f"shard {record.shard} was committed twice")
-        self.store.append(record.position, record.model_dump_json().encode())
-        self.committed.add(record.position)
-
-    def records(self) -> Iterator[ShardRecord]:
-        """Committed shards, read again from the manifest one by one."""
-        return _records(self.store)
-
-    def close(self) -> None:
-        """Give the lock back."""
-        self.store.unlock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def open_output(out: str, fingerprint: Mapping[str, str], fresh: bool = False) -> Output:
-    """Begin an output, or go on with one that was begun under the same fingerprint.
-
-    Args:
-        out: Local folder or fsspec URL.
-        fingerprint: Everything the rows depend on, as named parts.
-        fresh: Remove what an earlier run wrote there and begin anew.
-
-    Raises:
-        ResumeRefused: It was begun under another fingerprint; the text names the parts.
-        UsageError: Another run holds it, or the folder is somebody else's.
-        DataError: Its manifest is damaged.
-    """
-    store = open_store(out)
-    store.lock()
-    try:
-        names = store.names()
-        begun = RUN in names
-        foreign = [name for name in names if not name.startswith(".")]
-        if not begun and foreign:  # run.json is the first file to come and the last to go
-            raise UsageError(
-                f"{out} holds files that no run of tamis wrote, such as {foreign[0]}; "
-                "choose an empty or new folder"
-            )
-        if begun and not fresh:
-            _refuse_other(out, _run_info(store).fingerprint, fingerprint)
-            store.repair()
-        else:
-            store.clear()
-            info = RunInfo(fingerprint=dict(fingerprint))
-            store.write(RUN, info.model_dump_json(indent=2).encode())
-        return Output(store)
-    except BaseException:
-        store.unlock()
-        raise
-
-
 def read_manifest(out: str) -> Manifest:
     """The manifest of an output, finished or not.
 
@@ -202,21 +159,21 @@ def read_manifest(out: str) -> Manifest:
         DataError: The manifest is damaged.
     """
     store = open_store(out)
-    records = sorted(_records(store), key=lambda record: record.position)
-    return Manifest(run=_run_info(store), shards=tuple(records))
+    records = sorted(read_records(store), key=lambda record: record.position)
+    return Manifest(run=read_run(store), shards=tuple(records))
 
 
 def is_output(out: str) -> bool:
     """Whether a folder is an output of ours (it may be unfinished)."""
     try:
-        _run_info(open_store(out))
+        read_run(open_store(out))
     except (UsageError, DataError):
         return False
     return True
 
 
 def list_files(out: str, part: str) -> list[str]:
-    """Paths below ``out`` of the committed files of ``kept``, ``dropped`` or ``quarantine``."""
+    """Paths below ``out`` of the committed files of a part (see ``read_output``)."""
     return [file.path for file in _files(read_manifest(out), part)]
 
 
@@ -225,7 +182,7 @@ def read_output(out: str, part: str = "kept", verify: bool = False) -> Iterator[
 
     Args:
         out: Local folder or fsspec URL.
-        part: ``kept``, ``dropped`` or ``quarantine``.
+        part: ``kept``, ``dropped``, ``duplicates`` or ``quarantine``.
         verify: Compare each file with its sha256 before its first row is given.
 
     Raises:
@@ -238,7 +195,7 @@ def read_output(out: str, part: str = "kept", verify: bool = False) -> Iterator[
             check_sha256(store, file.path, file.sha256)
         rows = 0
         try:
-            for row in _rows_of(file.path)(store, file.path):
+            for row in read_rows(store, file.path):
                 rows += 1
                 yield row
         except (OSError, pa.ArrowException, msgspec.DecodeError) as error:
@@ -254,8 +211,15 @@ def _files(manifest: Manifest, part: str) -> Iterator[FileRecord]:
                 yield file
 
 
-def _rows_of(path: str) -> Callable[[OutputStore, str], Iterator[dict[str, Any]]]:
-    return _parquet_rows if path.endswith(".parquet") else _jsonl_rows
+def read_rows(store: OutputStore, path: str) -> Iterator[dict[str, Any]]:
+    """Rows of one file of an output, by its suffix.
+
+    Raises:
+        OSError: Storage failed, or the file is damaged.
+        pa.ArrowException: The file is damaged.
+        msgspec.DecodeError: The file is damaged.
+    """
+    return (_parquet_rows if path.endswith(".parquet") else _jsonl_rows)(store, path)
 
 
 def _parquet_rows(store: OutputStore, path: str) -> Iterator[dict[str, Any]]:
@@ -272,7 +236,13 @@ def _jsonl_rows(store: OutputStore, path: str) -> Iterator[dict[str, Any]]:
             yield from map(msgspec.json.decode, whole)
 
 
-def _run_info(store: OutputStore) -> RunInfo:
+def read_run(store: OutputStore) -> RunInfo:
+    """Under which fingerprint an output was begun.
+
+    Raises:
+        UsageError: There is no output of ours.
+        DataError: ``run.json`` is damaged.
+    """
     try:
         return RunInfo.model_validate_json(store.read(RUN))
     except (FileNotFoundError, NotADirectoryError):
@@ -281,7 +251,12 @@ def _run_info(store: OutputStore) -> RunInfo:
         raise DataError(f"{store.url}: {RUN} is damaged; --fresh starts over") from None
 
 
-def _records(store: OutputStore) -> Iterator[ShardRecord]:
+def read_records(store: OutputStore) -> Iterator[ShardRecord]:
+    """The committed shards, in the order of the manifest, one by one.
+
+    Raises:
+        DataError: A record is damaged.
+    """
     for number, line in enumerate(store.records(), start=1):
         try:
             yield ShardRecord.model_validate_json(line)
@@ -290,31 +265,3 @@ def _records(store: OutputStore) -> Iterator[ShardRecord]:
                 f"{store.url}: record {number} of the manifest is damaged "
                 f"({error.errors()[0]['msg']}); --fresh starts over"
             ) from None
-
-
-def _refuse_other(out: str, recorded: Mapping[str, str], given: Mapping[str, str]) -> None:
-    parts = [name for name in {**recorded, **given} if recorded.get(name) != given.get(name)]
-    if parts:
-        told = "; ".join(
-            f"{name} is {_short(given.get(name))}, was {_short(recorded.get(name))}"
-            for name in parts
-        )
-        raise ResumeRefused(
-            f"{out} was begun differently ({told}): choose another output, or --fresh starts over"
-        )
-
-
-def _short(value: str | None) -> str:
-    if value is None:
-        return "not given"
-    return value if len(value) <= _SHOWN else f"{value[: _SHOWN - 1]}…"
-
-
-def require_same(out: str, fingerprint: Mapping[str, str]) -> None:
-    """Do nothing when an output is new or was begun under this fingerprint; takes no lock.
-
-    Raises:
-        ResumeRefused: It was begun under another one; the text names the parts.
-    """
-    if is_output(out):
-        _refuse_other(out, _run_info(open_store(out)).fingerprint, fingerprint)

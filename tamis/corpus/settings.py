@@ -36,7 +36,8 @@ class LanguageSettings(Strict):
     accept: Annotated[Items[str], Field(min_length=1)] = ("en",)
     min_probability: Share = 0.65
     characters: Annotated[int, Field(ge=50)] = 1_000
-    """How much of the beginning of a text is looked at."""
+    """How much of the beginning of a text is looked at, where its first 200 characters are not
+    sure."""
 
 
 class GopherQualitySettings(Strict):
@@ -78,6 +79,8 @@ class C4Settings(Strict):
 
     enabled: bool = True
     min_sentences: Count = 5
+    min_line_words: Count = 3
+    """Lines with fewer words, or with a longer word than the next, have no sentence."""
     max_word_length: Count = 1_000
     drop_lorem_ipsum: bool = True
     drop_curly_bracket: bool = False
@@ -111,7 +114,8 @@ class DecontaminationSettings(Strict):
     files: Items[str] = ()
     """Evaluation sets: JSONL, CSV, Parquet or text; all columns of text count. None: off."""
     ngram: Annotated[int, Field(ge=3, le=50)] = 13
-    """Words in a row; 13 as in Brown et al. 2020 (arXiv 2005.14165), appendix C."""
+    """Words in a row; 13 as in Brown et al. 2020 (arXiv 2005.14165), appendix C. Texts of fewer
+    words are looked for as a whole if they have at least 8."""
     min_matches: Annotated[int, Field(ge=1)] = 1
     """Different runs that must be found."""
 

@@ -16,7 +16,7 @@ from tamis.corpus.manifest import is_output, list_files
 from tamis.corpus.streams import Compression
 from tamis.errors import UsageError
 
-Format = Literal["jsonl", "csv", "parquet"]
+Format = Literal["jsonl", "csv", "parquet", "text", "warc", "wet"]
 
 _FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
@@ -24,12 +24,15 @@ _FORMATS: dict[str, Format] = {
     ".json": "jsonl",
     ".csv": "csv",
     ".parquet": "parquet",
+    ".txt": "text",
+    ".warc": "warc",
+    ".wet": "wet",
 }
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 _STAMPS = ("mtime", "etag", "ETag", "md5Hash", "LastModified", "updated", "last_modified")
 _NAME_LENGTH = 80
 
-KNOWN = ".jsonl, .ndjson, .json, .csv (each also with .gz or .zst) and .parquet"
+KNOWN = ".jsonl, .ndjson, .json, .csv, .txt, .warc, .wet (each also .gz or .zst) and .parquet"
 
 
 @dataclass(frozen=True, slots=True)

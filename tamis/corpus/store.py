@@ -8,26 +8,29 @@ import io
 import os
 import re
 import secrets
-import tempfile
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import fsspec
 
 from tamis.errors import DataError, UsageError
 
-PARTS = ("kept", "dropped", "quarantine")
+PARTS = ("kept", "dropped", "duplicates", "quarantine")
+WORK = "work"
+"""Folder of intermediate files, all of them ours; ``work/LEDGER.jsonl`` are further records."""
 RUN = "run.json"
 REPORTS = ("report.json", "report.html")
 
-_MANIFEST = "manifest.jsonl"
-_RECORDS = "manifest"
-_LOCK = ".lock"
+MANIFEST = "manifest.jsonl"
+RECORDS = "manifest"
+LOCK = ".lock"
 _TEMPORARY = ".tmp-"
 _OURS = re.compile(r"\d{5,}-[A-Za-z0-9._-]+\.(parquet|jsonl\.zst)")
+_LEDGER = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 class HashingFile(io.RawIOBase):
@@ -89,25 +92,35 @@ class OutputStore(ABC):
         """Remove a file, or an empty folder; nothing happens when there is none."""
 
     @abstractmethod
-    def append(self, position: int, record: bytes) -> None:
-        """Add one record (no line feed inside) to the manifest, durably."""
+    def remove_tree(self, path: str) -> None:
+        """Remove a folder and all below it; nothing happens when there is none."""
 
     @abstractmethod
-    def records(self) -> Iterator[bytes]:
-        """Records of the manifest; one that was torn by a crash is left out."""
+    def append(self, position: int, record: bytes, ledger: str = "") -> None:
+        """Add one record (no line feed inside) to the manifest or a ledger of its own, durably.
+
+        Raises:
+            EngineError: The lock was lost, so another run may be writing.
+        """
+
+    @abstractmethod
+    def records(self, ledger: str = "") -> Iterator[bytes]:
+        """Records of the manifest or of a ledger; one that was torn by a crash is left out."""
 
     @abstractmethod
     def repair(self) -> None:
-        """Remove what a killed run left behind: temporary files and a torn manifest line."""
+        """Remove what a killed run left behind: temporary files and torn lines of records."""
 
-    def lock(self) -> None:  # noqa: B027 - an object store has no locks
+    @abstractmethod
+    def lock(self) -> None:
         """Keep other runs out until ``unlock`` or the end of the process.
 
         Raises:
             UsageError: Another run holds the lock.
         """
 
-    def unlock(self) -> None:  # noqa: B027
+    @abstractmethod
+    def unlock(self) -> None:
         """Give the lock back."""
 
     def read(self, path: str) -> bytes:
@@ -120,20 +133,46 @@ class OutputStore(ABC):
         with self.create(path) as file:
             file.write(data)
 
-    def clear(self) -> None:
+    def clear(self, keep_table: bool = False) -> None:
         """Remove a run's files, and nothing else; the manifest goes first.
 
         So a kill in between leaves an output that trusts less than it has, never more.
+
+        Args:
+            keep_table: Leave ``run.json`` and the files of rows, which earlier versions of a
+                Delta table name; the caller replaces the first, ``sweep`` takes what no one needs.
         """
-        self.remove(_MANIFEST)
-        for name in self.names(_RECORDS):
-            self.remove(f"{_RECORDS}/{name}")
-        for part in PARTS:
+        self.remove(MANIFEST)
+        for name in self.names(RECORDS):
+            self.remove(f"{RECORDS}/{name}")
+        self.remove_tree(WORK)
+        for part in () if keep_table else PARTS:
             for name in self.names(part):
                 if _OURS.fullmatch(name) or name.startswith(_TEMPORARY):
                     self.remove(f"{part}/{name}")
-        for name in (*REPORTS, *PARTS, _RECORDS, RUN):
+        for name in (*REPORTS, RECORDS) if keep_table else (*REPORTS, *PARTS, RECORDS, RUN):
             self.remove(name)
+
+    def sweep(self, named: Collection[str], run: str = "") -> int:
+        """Remove files of rows that killed runs and workers left, and return how many.
+
+        No worker may be writing: its temporary files go too.
+
+        Args:
+            named: Paths of the files to stay, as the manifest has them.
+            run: Of kept, dropped and duplicates, remove only files of this run (their names have
+                ``.RUN.`` in them): others may belong to earlier versions of a Delta table.
+        """
+        left = []
+        for part in PARTS:
+            every = not run or part == "quarantine"
+            for name in self.names(part):
+                ours = _OURS.fullmatch(name) and (every or f".{run}." in name)
+                if name.startswith(_TEMPORARY) or (ours and f"{part}/{name}" not in named):
+                    left.append(f"{part}/{name}")
+        for path in left:
+            self.remove(path)
+        return len(left)
 
 
 class LocalStore(OutputStore):
@@ -148,9 +187,7 @@ class LocalStore(OutputStore):
     def create(self, path: str) -> Iterator[HashingFile]:
         """See ``OutputStore``."""
         final = self.root / path
-        if not final.parent.is_dir():
-            final.parent.mkdir(parents=True, exist_ok=True)
-            _fsync_folder(self.root)
+        self._make_folder(final.parent)
         temporary = final.parent / f"{_TEMPORARY}{secrets.token_hex(6)}"
         try:
             with temporary.open("wb") as raw:
@@ -161,6 +198,13 @@ class LocalStore(OutputStore):
         finally:
             temporary.unlink(missing_ok=True)
         _fsync_folder(final.parent)
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            while folder != self.root:
+                folder = folder.parent
+                _fsync_folder(folder)
 
     def open(self, path: str) -> IO[bytes]:
         """See ``OutputStore``."""
@@ -179,20 +223,32 @@ class LocalStore(OutputStore):
         elif not any(target.iterdir()):
             target.rmdir()
 
-    def append(self, position: int, record: bytes) -> None:
+    def remove_tree(self, path: str) -> None:
+        """See ``OutputStore``; links are removed, never followed."""
+        target = self.root / checked_path(path)
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+    def _ledger(self, ledger: str) -> Path:
+        return self.root / (f"{WORK}/{checked_ledger(ledger)}.jsonl" if ledger else MANIFEST)
+
+    def append(self, position: int, record: bytes, ledger: str = "") -> None:
         """See ``OutputStore``."""
-        path = self.root / _MANIFEST
+        path = self._ledger(ledger)
+        self._make_folder(path.parent)
         is_new = not path.exists()
         with path.open("ab") as file:
             file.write(record + b"\n")
             file.flush()
             os.fsync(file.fileno())
         if is_new:
-            _fsync_folder(self.root)
+            _fsync_folder(path.parent)
 
-    def records(self) -> Iterator[bytes]:
+    def records(self, ledger: str = "") -> Iterator[bytes]:
         """See ``OutputStore``."""
-        path = self.root / _MANIFEST
+        path = self._ledger(ledger)
         if not path.exists():
             return
         with path.open("rb") as file:
@@ -206,18 +262,17 @@ class LocalStore(OutputStore):
             for name in self.names(folder):
                 if name.startswith(_TEMPORARY):
                     self.remove(f"{folder}/{name}" if folder else name)
-        path = self.root / _MANIFEST
-        if not path.exists():
-            return
-        with path.open("r+b") as file:
-            whole = sum(len(line) for line in file if line.endswith(b"\n"))
-            file.truncate(whole)
-            os.fsync(file.fileno())
+        work = self.root / WORK
+        for path in list(work.rglob(f"{_TEMPORARY}*")):
+            self.remove_tree(str(path.relative_to(self.root)))
+        for path in (self.root / MANIFEST, *work.glob("*.jsonl")):
+            if path.exists():
+                _cut_torn_line(path)
 
     def lock(self) -> None:
         """See ``OutputStore``."""
         self.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -234,61 +289,6 @@ class LocalStore(OutputStore):
             self._lock = None
 
 
-class RemoteStore(OutputStore):
-    """An object store: one PUT a file, and one manifest object a shard, as nothing appends."""
-
-    def __init__(self, url: str, fs: Any, root: str) -> None:
-        super().__init__(url)
-        self.fs, self.root = fs, root.rstrip("/")
-
-    def _path(self, path: str) -> str:
-        return f"{self.root}/{path}" if path else self.root
-
-    @contextmanager
-    def create(self, path: str) -> Iterator[HashingFile]:
-        """See ``OutputStore``. The file is made on local disk, then sent at once."""
-        with tempfile.TemporaryDirectory(prefix="tamis-") as folder:
-            local = Path(folder) / "file"
-            with local.open("wb") as raw:
-                yield HashingFile(raw)
-            self.fs.makedirs(self._path(path).rpartition("/")[0], exist_ok=True)
-            self.fs.put_file(str(local), self._path(path))
-
-    def open(self, path: str) -> IO[bytes]:
-        """See ``OutputStore``."""
-        file: IO[bytes] = self.fs.open(self._path(path), "rb")
-        return file
-
-    def names(self, folder: str = "") -> list[str]:
-        """See ``OutputStore``."""
-        self.fs.invalidate_cache()
-        try:
-            found = self.fs.ls(self._path(folder), detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted({str(path).rstrip("/").rpartition("/")[2] for path in found} - {""})
-
-    def remove(self, path: str) -> None:
-        """See ``OutputStore``."""
-        full = self._path(path)
-        if self.fs.isfile(full):
-            self.fs.rm_file(full)
-        elif self.fs.isdir(full) and not self.fs.ls(full, detail=False):
-            self.fs.rmdir(full)
-
-    def append(self, position: int, record: bytes) -> None:
-        """See ``OutputStore``."""
-        self.write(f"{_RECORDS}/{position:05d}.json", record)
-
-    def records(self) -> Iterator[bytes]:
-        """See ``OutputStore``."""
-        for name in self.names(_RECORDS):
-            yield self.read(f"{_RECORDS}/{name}")
-
-    def repair(self) -> None:
-        """See ``OutputStore``; an object store never shows half a file."""
-
-
 def open_store(url: str) -> OutputStore:
     """The store for a local path or fsspec URL; nothing is made yet.
 
@@ -301,6 +301,8 @@ def open_store(url: str) -> OutputStore:
         raise UsageError(f"output {url!r} cannot be opened: {error}") from None
     if "local" in fs.protocol or "file" in fs.protocol:
         return LocalStore(url, Path(path))
+    from tamis.corpus.remote import RemoteStore  # which builds on this module
+
     return RemoteStore(url, fs, path)
 
 
@@ -328,3 +330,25 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _cut_torn_line(path: Path) -> None:
+    with path.open("r+b") as file:
+        whole = sum(len(line) for line in file if line.endswith(b"\n"))
+        file.truncate(whole)
+        os.fsync(file.fileno())
+
+
+def checked_ledger(ledger: str) -> str:
+    """The name of a ledger; raises ``ValueError`` for one that is no plain word."""
+    if not _LEDGER.fullmatch(ledger):
+        raise ValueError(f"no name for a ledger: {ledger!r}")
+    return ledger
+
+
+def checked_path(path: str) -> str:
+    """A path below an output; raises ``ValueError`` for the output itself and what is above."""
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0] == "/" or ".." in parts:
+        raise ValueError(f"no path below an output: {path!r}")
+    return path

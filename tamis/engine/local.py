@@ -9,20 +9,89 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Generic, TypeVar
+from multiprocessing.sharedctypes import RawArray
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
-from tamis.errors import EngineError, TamisError, UsageError
+from tamis.engine.attempts import A_WORKER_DIED, Attempts
+from tamis.errors import TamisError, UsageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Loaded = TypeVar("Loaded")
 
-ATTEMPTS = 3
 _QUEUED = 1
 """Shards that wait inside the pool for each that runs, so that no worker idles."""
+
+
+class LocalEngine:
+    """Runs functions in processes of this machine; each loads a model of its own.
+
+    Args:
+        workers: Processes; 0 runs everything in this one.
+
+    Raises:
+        UsageError: ``workers`` is negative.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        _check(workers)
+        self._workers = workers
+
+    @property
+    def workers(self) -> int:
+        """Items that run at the same time."""
+        return max(1, self._workers)
+
+    def run(
+        self,
+        items: Sequence[Item],
+        work: Callable[[Item], Result],
+        on_done: Callable[[Item, Result], None],
+        *,
+        initializer: Callable[..., None] | None = None,
+        initargs: tuple[Any, ...] = (),
+        name: Callable[[Item], str] = str,
+    ) -> None:
+        """As of ``Engine``; see ``run_shards``."""
+        run_shards(
+            items,
+            work,
+            on_done,
+            workers=min(self._workers, len(items)),
+            initializer=initializer,
+            initargs=initargs,
+            name=name,
+        )
+
+    def place(self, load: Callable[[str], Loaded], model_dir: str) -> Callable[[str], Loaded]:
+        """Workers load their own model: ``load`` as it is."""
+        return load
+
+    def cells(self, size: int) -> MutableSequence[int]:
+        """``size`` counters in shared memory, 0 at first; for ``initargs`` of ``run`` only."""
+        # No lock: a killed worker could keep it for ever.
+        cells: Any = RawArray("q", max(size, 1))
+        return cells  # type: ignore[no-any-return]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing is left to free: processes end with ``run``."""
+
+
+def _check(workers: int) -> None:
+    if workers < 0:
+        raise UsageError(f"workers: given {workers}; allowed: 0 (in this process) or more")
 
 
 def run_shards(
@@ -51,15 +120,14 @@ def run_shards(
         TamisError: What ``work`` raised.
         UsageError: ``workers`` is negative.
     """
-    if workers < 0:
-        raise UsageError(f"workers: given {workers}; allowed: 0 (in this process) or more")
+    _check(workers)
     start = _Start(initializer, initargs)
     if workers == 0:
         start.once()
         for item in items:
             on_done(item, work(item))
         return
-    _Run(items, work, on_done, workers, start, name).run()
+    _Run(Attempts(items, name), work, on_done, workers, start).run()
 
 
 class _Start:
@@ -107,21 +175,18 @@ class _Run(Generic[Item, Result]):
 
     def __init__(
         self,
-        items: Sequence[Item],
+        attempts: Attempts[Item],
         work: Callable[[Item], Result],
         on_done: Callable[[Item, Result], None],
         workers: int,
         start: _Start,
-        name: Callable[[Item], str],
     ) -> None:
-        self.items, self.work, self.on_done = items, work, on_done
-        self.workers, self.start, self.name = workers, start, name
-        self.waiting = deque(range(len(items)))
+        self.attempts, self.work, self.on_done = attempts, work, on_done
+        self.workers, self.start = workers, start
         self.running: dict[Future[Result], int] = {}
-        self.failures: Counter[int] = Counter()
 
     def run(self) -> None:
-        while self.waiting:
+        while self.attempts.waiting:
             with ProcessPoolExecutor(
                 max_workers=self.workers,
                 mp_context=multiprocessing.get_context("spawn"),
@@ -137,7 +202,7 @@ class _Run(Generic[Item, Result]):
     def _use(self, pool: ProcessPoolExecutor) -> None:
         """Work until all is done, or the pool is broken and its items wait again."""
         broken = False
-        while not broken and (self.waiting or self.running):
+        while not broken and (self.attempts.waiting or self.running):
             broken = not self._fill(pool)
             done, _ = wait(self.running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -148,40 +213,29 @@ class _Run(Generic[Item, Result]):
 
     def _fill(self, pool: ProcessPoolExecutor) -> bool:
         """Submit what may run now; False when the pool turned out to be broken."""
-        while self.waiting:
-            item = self.waiting[0]
-            # Who failed again and again runs alone, so that the blame is never shared.
-            suspect = self.failures[item] >= ATTEMPTS - 1
-            suspect_runs = any(self.failures[i] >= ATTEMPTS - 1 for i in self.running.values())
-            room = 1 if suspect or suspect_runs else self.workers * (1 + _QUEUED)
-            if len(self.running) >= room:
-                return True
+        attempts = self.attempts
+        while attempts.may_start(self.running.values(), self.workers * (1 + _QUEUED)):
             try:
-                future = pool.submit(_call, self.work, self.items[item])
+                future = pool.submit(_call, self.work, attempts.items[attempts.waiting[0]])
             except BrokenProcessPool:
                 return False
-            self.running[future] = self.waiting.popleft()
+            self.running[future] = attempts.waiting.popleft()
         return True
 
     def _settle(self, future: Future[Result]) -> bool:
         """Deliver a result or put the item back; True when the pool is broken."""
-        item = self.running.pop(future)
+        position = self.running.pop(future)
         try:
             result = future.result()
-        except (BrokenProcessPool, OSError) as error:
-            self.failures[item] += 1
-            if self.failures[item] >= ATTEMPTS:
-                what = "a worker died" if isinstance(error, BrokenProcessPool) else str(error)
-                raise EngineError(
-                    f"shard {self.name(self.items[item])} failed {ATTEMPTS} times: {what}"
-                ) from error
-            self.waiting.append(item)
-            return isinstance(error, BrokenProcessPool)
+        except BrokenProcessPool as error:
+            self.attempts.lost(position, A_WORKER_DIED, error)
+            return True
+        except OSError as error:
+            self.attempts.lost(position, str(error), error)
+            return False
         except TamisError:
             raise
         except Exception as error:
-            raise EngineError(
-                f"shard {self.name(self.items[item])} failed: {type(error).__name__}: {error}"
-            ) from error
-        self.on_done(self.items[item], result)
+            raise self.attempts.broken(position, f"{type(error).__name__}: {error}") from error
+        self.on_done(self.attempts.items[position], result)
         return False

@@ -26,7 +26,7 @@ from tamis.config import Items, Strict
 from tamis.corpus.split import Side
 from tamis.errors import ModelError
 from tamis.models.backbone import file_sha256, quiet, require_tokenizer
-from tamis.models.encoder import Encoder, Progress
+from tamis.models.encoder import Encoder, Progress, Tokens, tokenize
 from tamis.models.heads import Formula, Head
 from tamis.models.settings import Backbone, Pooling
 from tamis.target import BinaryTarget, ClassesTarget, Floats, OrdinalTarget
@@ -84,11 +84,28 @@ class Scores:
 
     Attributes:
         values: Score on the target's scale (n,).
-        tokens: Tokens that the model read (n,).
+        tokens: Tokens of each whole text (n,), special ones not counted, at least 1. Where the
+            model read only a part, they are extrapolated by length (see ``encoder.tokenize``).
     """
 
     values: Floats
     tokens: NDArray[np.int64]
+
+
+class Preparer:
+    """The tokenizer of a classifier and its limits, without the network.
+
+    Args:
+        tokenizer: Of the backbone.
+        limits: How much of a text is read.
+    """
+
+    def __init__(self, tokenizer: Any, limits: TextLimits) -> None:
+        self.tokenizer, self.limits = tokenizer, limits
+
+    def prepare(self, texts: Sequence[str]) -> Tokens:
+        """The tokens that ``Classifier.score_tokens`` wants."""
+        return tokenize(self.tokenizer, texts, self.limits)
 
 
 class Classifier:
@@ -116,8 +133,26 @@ class Classifier:
 
     def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
         """Scores of the texts; batches by length internally."""
-        vectors, tokens = self.embed(texts, progress)
-        return Scores(values=self.info.target.score(self.head.outputs(vectors)), tokens=tokens)
+        return self.score_tokens(self.prepare(texts), progress)
+
+    def prepare(self, texts: Sequence[str]) -> Tokens:
+        """The half of ``score`` that needs no network: cut and tokenize the texts."""
+        return tokenize(self.encoder.tokenizer, texts, self.encoder.limits)
+
+    def score_tokens(self, tokens: Tokens, progress: Progress | None = None) -> Scores:
+        """The other half: scores of texts that ``prepare`` tokenized, here or elsewhere."""
+        layer, pooling = self.info.layer, self.info.pooling
+        vectors = self.encoder.encode(tokens, [layer], [pooling], progress)[layer, pooling]
+        return Scores(self.info.target.score(self.head.outputs(vectors)), tokens.whole)
+
+    @staticmethod
+    def load_preparer(folder: Path | str) -> Preparer:
+        """What does ``prepare`` for the classifier of a folder, without its weights.
+
+        Raises:
+            ModelError: As of ``load_preparer``.
+        """
+        return load_preparer(folder)
 
     def save(self, folder: Path) -> None:
         """Write the classifier into an empty or new folder."""
@@ -139,7 +174,7 @@ def load_classifier(folder: Path | str) -> Classifier:
     Raises:
         ModelError: The folder is incomplete, damaged or of another format.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     quiet()
     folder = Path(folder)
@@ -148,9 +183,7 @@ def load_classifier(folder: Path | str) -> Classifier:
         head = Head(info.formula, load_file(folder / "head.safetensors"))
         head.check()
         reference = load_file(folder / "reference.safetensors")["reference"]
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        require_tokenizer(folder / "backbone")
-        tokenizer = AutoTokenizer.from_pretrained(folder / "backbone", local_files_only=True)
+        tokenizer = _load_tokenizer(folder)
         model, report = AutoModel.from_pretrained(
             folder / "backbone",
             local_files_only=True,
@@ -166,6 +199,29 @@ def load_classifier(folder: Path | str) -> Classifier:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"classifier {folder}: {str(error).splitlines()[0]}") from None
     return Classifier(info, Encoder(model, tokenizer, info.text), head, reference)
+
+
+def load_preparer(folder: Path | str) -> Preparer:
+    """Load only the tokenizer and the limits of a saved classifier: no weights.
+
+    Raises:
+        ModelError: One of them is missing, damaged or of another format.
+    """
+    quiet()
+    folder = Path(folder)
+    limits = read_info(folder).text
+    try:
+        return Preparer(_load_tokenizer(folder), limits)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"classifier {folder}: {str(error).splitlines()[0]}") from None
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    require_tokenizer(folder / "backbone")
+    return AutoTokenizer.from_pretrained(folder / "backbone", local_files_only=True)
 
 
 def read_info(folder: Path | str) -> ClassifierInfo:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,26 +30,51 @@ class Tokens:
     Attributes:
         ids: One list of token ids a text, cut to the limit.
         pad: Id that fills a batch up.
+        whole: Tokens of each whole text (n,), special ones not counted and at least 1: counted
+            where nothing was cut, else extrapolated by length; empty where no one asked.
     """
 
     ids: list[list[int]]
     pad: int
+    whole: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Number of tokens of each text (n,)."""
+        """Number of tokens of each text (n,), as cut."""
         return np.array([len(ids) for ids in self.ids], dtype=np.int64)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], limits: TextLimits) -> Tokens:
-    """Cut each text by characters, then tokenize it and cut it by tokens."""
+    """Cut each text by characters, then tokenize it and cut it by tokens.
+
+    A text that was cut counts as many whole tokens as those that were read make for its length:
+    ``round(read * characters / characters_read)``, special tokens left out.
+    """
     cut = [text[: limits.max_characters] for text in texts]
     if not cut:
         return Tokens(ids=[], pad=0)
     encoded = tokenizer(
         cut, truncation=True, max_length=limits.max_tokens, return_attention_mask=False
     )
-    return Tokens(ids=encoded["input_ids"], pad=tokenizer.pad_token_id or 0)
+    ids = encoded["input_ids"]
+    special = tokenizer.num_special_tokens_to_add()
+    whole = np.ones(len(texts), dtype=np.int64)
+    for row, (text, short) in enumerate(zip(texts, cut, strict=True)):
+        read, characters = len(ids[row]) - special, len(short)
+        if len(ids[row]) >= limits.max_tokens:
+            characters = _characters_read(tokenizer, encoded, row, short)
+        whole[row] = max(1, round(read * len(text) / max(1, characters)))
+    return Tokens(ids=ids, pad=tokenizer.pad_token_id or 0, whole=whole)
+
+
+def _characters_read(tokenizer: Any, encoded: Any, row: int, text: str) -> int:
+    """Where the last token that is not special ends in a text; all of it if blanks follow."""
+    if encoded.encodings is None:  # a tokenizer in pure Python knows no offsets
+        return len(tokenizer.decode(encoded["input_ids"][row], skip_special_tokens=True))
+    encoding = encoded.encodings[row]
+    spans = (encoding.token_to_chars(at) for at in range(len(encoding) - 1, -1, -1))
+    end: int = next((span[1] for span in spans if span is not None), 0)
+    return end if text[end:].strip() else len(text)
 
 
 def batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
@@ -119,17 +144,38 @@ class Encoder:
 
         Args:
             texts: The texts (n).
-            layers: Layers to read, counted from 1.
-            poolings: How to make one vector of a text's hidden states.
-            progress: Told after every batch.
+            layers: As of ``encode``.
+            poolings: As of ``encode``.
+            progress: As of ``encode``.
 
         Returns:
             Vectors (n, d) by layer and pooling, and the tokens read of each text (n,).
         """
         tokens = tokenize(self.tokenizer, texts, self.limits)
+        return self.encode(tokens, layers, poolings, progress), tokens.lengths
+
+    def encode(
+        self,
+        tokens: Tokens,
+        layers: Sequence[int],
+        poolings: Sequence[Pooling],
+        progress: Progress | None = None,
+    ) -> dict[tuple[int, Pooling], NDArray[np.float32]]:
+        """Pooled vectors of each tokenized text for each layer and pooling, in one pass.
+
+        Args:
+            tokens: Of the texts (n).
+            layers: Layers to read, counted from 1.
+            poolings: How to make one vector of a text's hidden states.
+            progress: Told after every batch.
+
+        Returns:
+            Vectors (n, d) by layer and pooling.
+        """
+        texts = len(tokens.ids)
         size = self.model.config.hidden_size
         keys = [(layer, pooling) for layer in layers for pooling in poolings]
-        vectors = {key: np.zeros((len(texts), size), dtype=np.float32) for key in keys}
+        vectors = {key: np.zeros((texts, size), dtype=np.float32) for key in keys}
         done = 0
         for rows in batches(tokens.lengths, TOKENS_PER_BATCH[self.device]):
             ids, mask = pad_batch(tokens, rows, self.device)
@@ -138,8 +184,8 @@ class Encoder:
                 vectors[layer, pooling][rows] = pool(hidden[layer], mask, pooling).cpu().numpy()
             done += len(rows)
             if progress is not None:
-                progress(done, len(texts))
-        return vectors, tokens.lengths
+                progress(done, texts)
+        return vectors
 
     def _hidden(
         self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from tamis.corpus.manifest import Counts, ShardRecord
+from tamis.corpus.manifest import Counts, ShardRecord, StageFigures
 from tamis.html import Html, cards, histogram, join, page, section, table, text
 from tamis.scoring.summary import Example, Summariser, Summary
 
@@ -19,15 +19,16 @@ class FilterReport(BaseModel):
         model_version: Model that scored.
         threshold: Kept is what scores at least this.
         shards: Shards that were sifted.
-        counts: Rows read, kept, dropped, quarantined.
-        tokens_in: Tokens that the model read, of all scored documents (not all they have).
+        counts: Rows read, kept, dropped, duplicates, quarantined.
+        tokens_in: Tokens of all scored documents, by the model's tokenizer.
         tokens_kept: The same, of the kept ones.
         characters_in: Characters of all scored documents, in full.
         characters_kept: The same, of the kept ones.
         seconds: Wall time of this run of the driver; a resumed run counts from its own start.
         worker_seconds: Wall time of all shards, added up over all runs.
         cpu_seconds: CPU time of all shards, added up over all runs.
-        summary: Histogram, sources, examples, quarantine reasons.
+        stages: What each stage did, by name, added up over all shards.
+        summary: Histogram, sources, examples, reasons.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,13 +45,19 @@ class FilterReport(BaseModel):
     seconds: float
     worker_seconds: float
     cpu_seconds: float
+    stages: dict[str, StageFigures] = {}
     summary: Summary
 
     @property
     def kept_share(self) -> float:
-        """Kept documents of all scored ones, 0-1."""
-        scored = self.counts.kept + self.counts.dropped
-        return self.counts.kept / scored if scored else 0.0
+        """Kept documents of all that could be read, 0-1."""
+        documents = self.counts.read - self.counts.quarantined
+        return self.counts.kept / documents if documents else 0.0
+
+    @property
+    def quarantined_share(self) -> float:
+        """Quarantined rows of all that were read, 0-1."""
+        return self.counts.quarantined / self.counts.read if self.counts.read else 0.0
 
     @property
     def documents_per_cpu_second(self) -> float:
@@ -62,13 +69,14 @@ class FilterReport(BaseModel):
         summary, counts = self.summary, self.counts
         rate, share = self.documents_per_cpu_second, self.kept_share
         figures = [
-            (f"{counts.kept:,}", f"documents kept, {share:.1%} of the scored"),
+            (f"{counts.kept:,}", f"documents kept, {share:.1%} of the readable"),
             (f"{counts.dropped:,}", "dropped"),
+            (f"{counts.duplicates:,}", "duplicates of others"),
             (f"{counts.quarantined:,}", "quarantined: not readable"),
             (_large(self.characters_kept), f"characters kept of {_large(self.characters_in)}"),
             (
                 _large(self.tokens_kept),
-                f"tokens the model read of kept documents, of {_large(self.tokens_in)} in all",
+                f"tokens kept of {_large(self.tokens_in)} scored, by the model's tokenizer",
             ),
             (
                 f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}",
@@ -81,8 +89,12 @@ class FilterReport(BaseModel):
                 "Scores",
                 histogram(summary.histogram, summary.low, summary.high, self.threshold),
             ),
+            section("By stage", _stages(self.stages)),
+            section("Left out, by reason", _by_number("Reason", summary.reasons)),
             section("By source", _sources(summary)),
         ]
+        if summary.pii:
+            body.append(section("Personal data found", _by_number("Kind", summary.pii)))
         for name, what in (
             ("best", "Highest scores"),
             ("nearest", "Nearest to the threshold"),
@@ -92,16 +104,15 @@ class FilterReport(BaseModel):
             if examples:
                 body.append(section(what, join(self._example(example) for example in examples)))
         if summary.quarantine:
-            reasons = sorted(summary.quarantine.items(), key=lambda item: -item[1])
-            body.append(section("Quarantined", table(["Reason", "Rows"], reasons)))
+            body.append(section("Quarantined", _by_number("Reason", summary.quarantine)))
         lead = (
-            f"{self.output}: {counts.read:,} rows of {self.shards:,} shards, model "
+            f"{self.output}: {counts}; {self.shards:,} shards, model "
             f"{self.model_version}, threshold {self.threshold:g}, {self.seconds:,.1f} s"
         )
         return page("What the sieve kept", join(body), lead)
 
     def _example(self, example: Example) -> Html:
-        kept = " kept" if example.score >= self.threshold else ""
+        kept = " kept" if example.kept else ""
         source = f"{example.source}, " if example.source else ""
         where = f"{source}{example.shard} row {example.row}, id {example.id[:40]}"
         return Html(
@@ -132,8 +143,11 @@ def build_report(
     counts, shards, worker, cpu = Counts(), 0, 0.0, 0.0
     tokens, tokens_kept, characters, characters_kept = 0, 0, 0, 0
     total = Summariser(*scale, threshold)
+    stages: dict[str, StageFigures] = {}
     for record in records:
         shards += 1
+        for name, done in record.stages.items():
+            stages[name] = stages.get(name, StageFigures()) + done
         counts += record.counts
         tokens += record.tokens_in
         tokens_kept += record.tokens_kept
@@ -155,6 +169,7 @@ def build_report(
         seconds=round(seconds, 3),
         worker_seconds=round(worker, 3),
         cpu_seconds=round(cpu, 3),
+        stages={name: done.rounded() for name, done in stages.items()},
         summary=total.result(),
     )
 
@@ -162,9 +177,24 @@ def build_report(
 def _sources(summary: Summary) -> Html:
     rows = []
     for source, counts in summary.sources.items():
-        total = counts.kept + counts.dropped
-        rows.append((source or "(none)", total, counts.kept, f"{counts.kept / total:.1%}"))
-    return table(["Source", "Documents", "Kept", "Share kept"], rows)
+        total = counts.kept + counts.dropped + counts.duplicates
+        share = f"{counts.kept / total:.1%}"
+        rows.append((source or "(none)", total, counts.kept, share, counts.duplicates))
+    return table(["Source", "Documents", "Kept", "Share kept", "Duplicates"], rows)
+
+
+def _stages(stages: Mapping[str, StageFigures]) -> Html:
+    rows = []
+    for name, done in stages.items():
+        each = f"{1e6 * done.cpu_seconds / done.entered:,.0f}" if done.entered else ""
+        rows.append((name, done.entered or "", done.removed, f"{done.cpu_seconds:,.2f}", each))
+    headers = ["Stage", "Documents", "Taken out", "CPU-seconds", "Microseconds a document"]
+    return table(headers, rows)
+
+
+def _by_number(name: str, numbers: Mapping[str, int]) -> Html:
+    ranked: list[tuple[str, int]] = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
+    return table([name, "Rows"], ranked)
 
 
 def _large(number: int) -> str:

@@ -1,23 +1,38 @@
-"""Filter a corpus: the driver. Opens the output, shares out the shards, commits, reports."""
+"""Filter a corpus: the driver. Opens the output, runs the passes, commits, reports.
+
+hash         hash every document                         (exact duplicates of the corpus)
+exact        find those that repeat another one          (exact duplicates of the corpus)
+sift         pass every document through the stages
+match        pair candidates that share a signature band (near-duplicates)
+resolve      verify pairs, cluster, decide who stays     (near-duplicates)
+finish       part candidates into kept and duplicates    (near-duplicates)
+
+A pass begins when the one before it is done; what is done is recorded, and not done again.
+The driver holds counts and paths, never documents.
+"""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from multiprocessing.sharedctypes import RawArray
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from tamis.corpus.manifest import Counts, Output, ShardRecord, open_output
+from tamis.corpus.exact import sections_for
+from tamis.corpus.manifest import Counts, ShardRecord
+from tamis.corpus.output import Output, open_output
 from tamis.corpus.readers import Shard
-from tamis.engine.local import run_shards
+from tamis.engine.base import Engine
+from tamis.engine.local import LocalEngine
 from tamis.errors import EngineError, UsageError
 from tamis.fingerprint import code_fingerprint, sha256_of
+from tamis.scoring import passes
 from tamis.scoring.filter_report import FilterReport, build_report
-from tamis.scoring.progress import ConsoleProgress, Progress, RunState, Ticker
-from tamis.scoring.sift import SiftPlan, sift_shard, start_worker
+from tamis.scoring.passes import BandItem, Note, SectionsItem, ShardItem
+from tamis.scoring.plan import SiftPlan
+from tamis.scoring.progress import ConsoleProgress, Meter, Progress, Ticker
 
-Item = tuple[int, Shard]
+_EXACT_TASKS = 8
 
 
 def shards_fingerprint(shards: Sequence[Shard]) -> str:
@@ -41,8 +56,14 @@ def run_fingerprint(
         parts: What the caller adds, such as the task's fingerprint.
     """
     limits = f"{plan.limits.max_line_bytes} bytes, blocks of {plan.block}"
+    stages = {f"filter.{name}": _json(part) for name, part in plan.filter}
+    if plan.filter.decontamination.files:
+        from tamis.corpus import decontamination
+
+        stages["evaluation sets"] = decontamination.fingerprint(plan.filter.decontamination)
     return {
         **parts,
+        **stages,
         "model": plan.model_version,
         "threshold": f"{plan.threshold!r}",
         "scale": f"{plan.scale[0]:g}-{plan.scale[1]:g}",
@@ -54,11 +75,15 @@ def run_fingerprint(
     }
 
 
+def _json(settings: Any) -> str:
+    return str(settings.model_dump_json())
+
+
 def run_filter(
     plan: SiftPlan,
     shards: Sequence[Shard],
     fingerprint_parts: Mapping[str, str] | None = None,
-    workers: int = 1,
+    engine: Engine | None = None,
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> FilterReport:
@@ -67,10 +92,10 @@ def run_filter(
     The report is also written to ``report.json`` and ``report.html`` there.
 
     Args:
-        plan: Model, threshold, columns, output.
+        plan: Model, threshold, stages, columns, output.
         shards: The corpus, from ``list_shards``.
         fingerprint_parts: More of what the rows depend on, such as ``{"task": fingerprint}``.
-        workers: Processes; 0 runs in this one.
+        engine: Runs the passes; one process of this machine by default. It is entered here.
         fresh: Remove what an earlier run wrote, and begin anew.
         progress: Told how far it is, a few times a second; standard error by default.
 
@@ -84,13 +109,15 @@ def run_filter(
     if len(set(names)) < len(names):
         raise UsageError("two shards share a name; list all inputs in one call of list_shards")
     started = time.perf_counter()
-    if plan.threads == 0 and workers > 1:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        plan = replace(plan, threads=max(1, (cores or 1) // workers))
     fingerprint = run_fingerprint(plan, shards, fingerprint_parts or {})
-    with open_output(plan.output, fingerprint, fresh) as output:
-        _sift_missing(plan, shards, output, workers, progress)
-        output.store.repair()  # a worker may have been killed and replaced on the way
+    with open_output(plan.output, fingerprint, fresh, plan.format) as output:
+        if plan.format == "delta":  # files of an earlier version of the table stay readable
+            plan = replace(plan, run=output.run)
+        run = _Run(plan, shards, output, progress)
+        if len(output.committed) < len(shards):
+            with engine or LocalEngine(1) as workers:
+                run.passes(workers)
+            output.store.repair()  # a worker may have been killed and replaced on the way
         report = build_report(
             _checked(output, shards),
             output=plan.output,
@@ -103,75 +130,121 @@ def run_filter(
             raise EngineError(f"{plan.output} does not balance: {report.counts}")
         output.store.write("report.json", report.model_dump_json(indent=2).encode())
         output.store.write("report.html", report.to_html().encode())
+        named = {file.path for record in output.records() for file in record.files}
+        output.store.sweep(named, run=plan.run)
+        output.store.remove_tree("work")
     return report
 
 
-def _sift_missing(
-    plan: SiftPlan,
-    shards: Sequence[Shard],
-    output: Output,
-    workers: int,
-    progress: Progress | None,
-) -> None:
-    todo = [(at, shard) for at, shard in enumerate(shards) if at not in output.committed]
-    if not todo:
-        return
-    # One cell a shard, written by whoever has it: no lock that a killed worker could keep.
-    rows_done = RawArray("q", max(len(shards), 1))
-    console = ConsoleProgress()
-    meter = _Meter(shards, output, rows_done, progress or console)
+@dataclass
+class _Run:
+    """The passes of one run."""
 
-    def commit(item: Item, record: ShardRecord) -> None:
-        output.commit(record)
-        meter.committed(item[1], record.counts)
+    plan: SiftPlan
+    shards: Sequence[Shard]
+    output: Output
+    progress: Progress | None
 
-    try:
-        with Ticker(meter.show):
-            run_shards(
-                todo,
-                sift_shard,
-                commit,
-                workers=min(workers, len(todo)),
-                initializer=start_worker,
-                initargs=(plan, rows_done),
-                name=lambda item: item[1].name,
-            )
-    finally:
-        console.close()
+    def passes(self, engine: Engine) -> None:
+        """Everything that is not done yet, pass by pass."""
+        plan = self.plan
+        self.engine = engine
+        exact_tasks = self._exact() if plan.dedup_corpus else 0
+        hashed = self.output.notes("hash") if exact_tasks else {}
+        todo = self._left(self.output.committed)
+        # Placed late: a shared model holds processors that hashing could use.
+        placed = replace(plan, load=engine.place(plan.load, plan.model_dir))
+        items = [
+            ShardItem(at, self.shards[at], exact_tasks, hashed.get(at, {}).get("cpu_seconds", 0.0))
+            for at in todo
+        ]
+        if not plan.dedup_near:
+            self._run("sift", items, passes.sift_shard, self._commit, placed)
+        else:
+            sifted = self.output.notes("sift")
+            items = [item for item in items if item.position not in sifted]
+            self._run("sift", items, passes.sift_candidates, self._note("sift"), placed)
+            self._near()
+            items = [ShardItem(at, self.shards[at]) for at in todo]
+            self._run("finish", items, passes.finish_shard, self._commit)
 
+    def _left(self, done: Any) -> list[int]:
+        return [at for at in range(len(self.shards)) if at not in done]
 
-class _Meter:
-    """Knows how far the run is."""
+    def _exact(self) -> int:
+        """Find the exact duplicates of the corpus; returns how many files hold them."""
+        done = self.output.notes("hash")
+        items = [ShardItem(at, self.shards[at]) for at in self._left(done)]
+        self._run("hash", items, passes.hash_shard, self._note("hash"))
+        documents = sum(fields["documents"] for fields in self.output.notes("hash").values())
+        # Cut by the corpus alone, so that a resume with other workers meets the same pieces.
+        tasks = sections_for(documents, _EXACT_TASKS)
+        found = self.output.notes("exact")
+        sections = [SectionsItem(i, r, len(self.shards)) for i, r in enumerate(tasks)]
+        left = [item for item in sections if item.position not in found]
+        self._run("exact", left, passes.find_exact, self._note("exact"))
+        return len(tasks)
 
-    def __init__(
-        self, shards: Sequence[Shard], output: Output, rows_done: Sequence[int], show: Progress
+    def _near(self) -> None:
+        """Find the near-duplicates among all candidates."""
+        size, found = len(self.shards), self.output.notes("match")
+        bands = range(self.plan.filter.near_duplicates.bands)
+        items = [BandItem(band, size) for band in bands if band not in found]
+        if not self.output.notes("resolve"):
+            self._run("match", items, passes.match_band, self._note("match"))
+            self._run("resolve", [BandItem(0, size)], passes.resolve_near, self._note("resolve"))
+
+    def _commit(self, item: ShardItem, record: ShardRecord) -> Counts:
+        self.output.commit(record)
+        return record.counts
+
+    def _note(self, ledger: str) -> Callable[[Any, Note], Counts]:
+        def note(item: Any, found: Note) -> Counts:
+            self.output.note(ledger, item.position, found)
+            known = {key: found[key] for key in Counts.model_fields if key in found}
+            return Counts(**known)
+
+        return note
+
+    def _run(
+        self,
+        name: str,
+        items: Sequence[Any],
+        work: Callable[[Any], Any],
+        done: Callable[[Any, Any], Counts],
+        plan: SiftPlan | None = None,
     ) -> None:
-        self.rows_done, self.show_state = rows_done, show
-        self.started = time.perf_counter()
-        self.shards, self.done = len(shards), len(output.committed)
-        self.bytes = sum(shard.size for shard in shards) or 1
-        self.bytes_before = sum(shards[at].size for at in output.committed if at < len(shards))
-        self.bytes_done = self.bytes_before
-        self.counts = Counts()
+        """Run one pass and show how far it is."""
+        if not items:
+            return
+        cells = self.engine.cells(len(self.shards))
+        console = ConsoleProgress()
+        sizes = [self._size(item) for item in items]
+        meter = Meter(name, sizes, cells, self.progress or console)
 
-    def committed(self, shard: Shard, counts: Counts) -> None:
-        self.done += 1
-        self.bytes_done += shard.size
-        self.counts += counts
+        def settle(item: Any, result: Any) -> None:
+            meter.done(self._size(item), done(item, result))
 
-    def show(self) -> None:
-        self.show_state(
-            RunState(
-                shards_done=self.done,
-                shards=self.shards,
-                documents=sum(self.rows_done),
-                kept=self.counts.kept,
-                scored=self.counts.kept + self.counts.dropped,
-                seconds=time.perf_counter() - self.started,
-                share=self.bytes_done / self.bytes,
-                share_at_start=self.bytes_before / self.bytes,
-            )
-        )
+        try:
+            with Ticker(meter.show):
+                self.engine.run(
+                    items,
+                    work,
+                    settle,
+                    initializer=passes.start_worker,
+                    initargs=(plan or self.plan, cells),
+                    name=self._name,
+                )
+        finally:
+            console.close()
+
+    def _size(self, item: Any) -> int:
+        return item.shard.size if isinstance(item, ShardItem) else 1
+
+    def _name(self, item: Any) -> str:
+        if isinstance(item, ShardItem):
+            return item.shard.name
+        return f"{type(item).__name__.removesuffix('Item').lower()} {item.position}"
 
 
 def _checked(output: Output, shards: Sequence[Shard]) -> Iterator[ShardRecord]:

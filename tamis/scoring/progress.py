@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -14,48 +14,50 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from tamis.corpus.manifest import Counts
+
 LINE_EVERY = 30.0
 _REFRESH = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """How far a run is.
+    """How far a pass of a run is.
 
     Attributes:
-        shards_done: Committed shards, those of earlier runs too.
-        shards: All shards.
-        documents: Rows dealt with in this run, those of unfinished shards too.
-        kept: Kept documents of the committed shards.
-        scored: Kept and dropped documents of the committed shards.
-        seconds: Since this run began.
-        share: Committed bytes of all bytes of input, 0-1.
-        share_at_start: The same when this run began.
+        phase: Name of the pass.
+        items_done: Shards (or other pieces of work) done in this pass.
+        items: All of them.
+        documents: Rows dealt with in this pass, those of unfinished shards too.
+        counts: Of the shards done in this pass.
+        seconds: Since this pass began.
+        share: Bytes done of all bytes of this pass, 0-1.
     """
 
-    shards_done: int
-    shards: int
+    phase: str
+    items_done: int
+    items: int
     documents: int
-    kept: int
-    scored: int
+    counts: Counts
     seconds: float
     share: float
-    share_at_start: float
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate from the bytes done; None before the first shard of this run is."""
-        done = self.share - self.share_at_start
-        return self.seconds * (1 - self.share) / done if done > 0 else None
+        """Estimate from the bytes done; None before the first shard is."""
+        return self.seconds * (1 - self.share) / self.share if self.share > 0 else None
 
     def __str__(self) -> str:
-        kept = f"{self.kept / self.scored:.1%} kept" if self.scored else "nothing scored yet"
         left = self.seconds_left
-        return (
-            f"{self.shards_done:,}/{self.shards:,} shards, {self.documents:,} documents, "
-            f"{self.documents / max(self.seconds, 1e-9):,.1f}/s, {kept}, "
-            f"{'time left unknown' if left is None else clock(left) + ' left'}"
-        )
+        told = [f"{self.phase}: {self.items_done:,}/{self.items:,}"]
+        if self.documents:
+            told[0] += " shards"
+            rate = self.documents / max(self.seconds, 1e-9)
+            told.append(f"{self.documents:,} documents, {rate:,.1f}/s")
+        if self.counts.read:
+            told.append(f"{self.counts.kept / self.counts.read:.1%} kept")
+        told.append("time left unknown" if left is None else f"{clock(left)} left")
+        return ", ".join(told)
 
 
 Progress = Callable[[RunState], None]
@@ -82,7 +84,7 @@ class ConsoleProgress:
 
     def __call__(self, state: RunState) -> None:
         """Show a state; called often."""
-        finished = state.shards_done == state.shards
+        finished = state.items_done == state.items
         if self.console.is_terminal:
             if self.live is None:
                 self.live = Live(console=self.console, refresh_per_second=4, transient=True)
@@ -102,6 +104,47 @@ class ConsoleProgress:
         if self.live is not None:
             self.live.stop()
             self.live = None
+
+
+class Meter:
+    """Knows how far a pass is.
+
+    Args:
+        phase: Name of the pass.
+        sizes: Bytes of each item, or what else its work goes by.
+        cells: Rows dealt with by shard, written by workers that share memory; None elsewhere.
+        show: Told the state.
+    """
+
+    def __init__(
+        self, phase: str, sizes: Sequence[int], cells: Sequence[int] | None, show: Progress
+    ) -> None:
+        self.phase, self.cells, self.show_state = phase, cells, show
+        self.started = time.perf_counter()
+        self.items, self.bytes = len(sizes), sum(sizes) or 1
+        self.items_done = self.bytes_done = 0
+        self.counts = Counts()
+
+    def done(self, size: int, counts: Counts) -> None:
+        """An item of ``size`` is done."""
+        self.items_done += 1
+        self.bytes_done += size
+        self.counts += counts
+
+    def show(self) -> None:
+        """Tell the state as it is."""
+        live = sum(self.cells) if self.cells is not None else 0
+        self.show_state(
+            RunState(
+                phase=self.phase,
+                items_done=self.items_done,
+                items=self.items,
+                documents=max(live, self.counts.read),
+                counts=self.counts,
+                seconds=time.perf_counter() - self.started,
+                share=self.bytes_done / self.bytes,
+            )
+        )
 
 
 class Ticker:

@@ -1,99 +1,42 @@
-"""Sift one shard: read, score, decide, write. What workers run; see ``filter_run``."""
+"""Sift one shard: read, pass the stages, write. What workers run; see ``filter_run``."""
 
 from __future__ import annotations
 
 import base64
-import os
+import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
+from collections.abc import Iterable, Iterator, MutableSequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from tamis.corpus.document import Document, Quarantined
-from tamis.corpus.manifest import Counts, ShardRecord
-from tamis.corpus.readers import ReadLimits, Shard, read_shard
+from tamis.corpus.exact import read_duplicates
+from tamis.corpus.manifest import Counts, FileRecord, ShardRecord
+from tamis.corpus.minhash import Signatures, Signer
+from tamis.corpus.near import write_signatures
+from tamis.corpus.shards import Shard
 from tamis.corpus.store import OutputStore, open_store
-from tamis.corpus.writers import OutputFormat, PartWriter, part_writer
+from tamis.corpus.writers import PartWriter, part_writer, suffix
 from tamis.errors import EngineError
+from tamis.scoring.layout import CANDIDATES, exact_paths, shard_stem, signature_path
+from tamis.scoring.plan import SiftPlan
+from tamis.scoring.scored import ScoredShard, scored_rows
+from tamis.scoring.stages import Candidate, Stages
 from tamis.scoring.summary import Summariser
-from tamis.task import Columns
 
 _BLOCK_CHARACTERS = 32_000_000
-_DECIMALS = 6
 _METADATA = msgspec.json.Encoder(enc_hook=str)
+_PARTS = {"keep": "kept", "drop": "dropped", "duplicate": "duplicates"}
 
-
-class ScoresLike(Protocol):
-    """What a scorer says of n texts: scores and the tokens that it read, both of shape (n,)."""
-
-    @property
-    def values(self) -> NDArray[np.float64]:
-        """Scores."""
-
-    @property
-    def tokens(self) -> NDArray[Any]:
-        """Tokens that were read."""
-
-
-class Scorer(Protocol):
-    """Anything that scores texts, such as a ``Classifier``."""
-
-    def score(self, texts: Sequence[str]) -> ScoresLike:
-        """Score texts, in order."""
-
-
-def load_scorer(model_dir: str) -> Scorer:
-    """Load a trained classifier from its directory.
-
-    Raises:
-        ModelError: The directory is damaged or not ours.
-    """
-    from tamis.models.classifier import load_classifier
-
-    classifier: Scorer = load_classifier(Path(model_dir))
-    return classifier
-
-
-@dataclass(frozen=True)
-class SiftPlan:
-    """All that a worker needs to know; sent to each once, when it starts.
-
-    Attributes:
-        model_dir: Directory of the model, handed to ``load``.
-        output: Local folder or fsspec URL.
-        threshold: Kept is what scores at least this.
-        scale: Lowest and highest score.
-        model_version: Written into every row.
-        columns: Which column of the corpus holds what.
-        format: Of the kept and dropped files.
-        limits: Bounds on reading.
-        block: Most documents scored together.
-        threads: Threads of torch in each worker; 0 leaves torch's own choice.
-        load: Importable function that makes a scorer of ``model_dir``.
-    """
-
-    model_dir: str
-    output: str
-    threshold: float
-    scale: tuple[float, float]
-    model_version: str
-    columns: Columns = field(default_factory=Columns)
-    format: OutputFormat = "parquet"
-    limits: ReadLimits = field(default_factory=ReadLimits)
-    block: int = 2_048
-    threads: int = 0
-    load: Callable[[str], Scorer] = load_scorer
+Row = Candidate | Quarantined
 
 
 class Sifter:
-    """A loaded scorer that sifts shard after shard.
+    """Loaded stages that sift shard after shard.
 
     Args:
         plan: What to do.
@@ -103,31 +46,38 @@ class Sifter:
     def __init__(self, plan: SiftPlan, rows_done: MutableSequence[int] | None = None) -> None:
         self.plan, self.rows_done = plan, rows_done
         self.store: OutputStore = open_store(plan.output)
-        self.scorer = plan.load(plan.model_dir)
+        self.stages = Stages(plan)
+        self.signer = Signer(plan.filter.near_duplicates) if plan.dedup_near else None
         # Workers share the cores; torch would take them all in each. Not imported for its own sake.
         if plan.threads and "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(plan.threads)
 
-    def sift(self, position: int, shard: Shard) -> ShardRecord:
-        """Write the kept, dropped and quarantined rows of a shard; nothing is committed yet.
+    def sift(self, position: int, shard: Shard, exact_tasks: int = 0) -> ShardRecord:
+        """Write the rows of a shard to the parts of the output; nothing is committed yet.
+
+        Where near-duplicates are looked for, what would be kept goes to the candidates, with
+        signatures beside it.
 
         Args:
             position: Of the shard in the run, from 0.
             shard: What to read.
+            exact_tasks: How many files hold the exact duplicates of the corpus; 0 if none do.
 
         Raises:
             EngineError: Rows were lost or made up on the way.
             OSError: Storage failed.
         """
         wall, cpu = time.perf_counter(), time.process_time()
-        run = _ShardRun(self, f"{position:05d}-{shard.name}")
+        known = (
+            read_duplicates(self.store, exact_paths(exact_tasks), position) if exact_tasks else {}
+        )
+        run = _ShardRun(self, position, shard, known)
         with run.files:
-            for block in _blocks(
-                read_shard(shard, self.plan.columns, self.plan.limits), self.plan.block
-            ):
+            for block in run.blocks():
                 run.take(block)
                 if self.rows_done is not None:
                     self.rows_done[position] = run.read
+        run.finish()
         counts = run.counts()
         if not counts.balanced:
             raise EngineError(f"shard {shard.name} does not balance: {counts}")
@@ -135,13 +85,14 @@ class Sifter:
             shard=shard.name,
             position=position,
             counts=counts,
-            tokens_in=run.tokens[True] + run.tokens[False],
-            tokens_kept=run.tokens[True],
-            characters_in=run.characters[True] + run.characters[False],
-            characters_kept=run.characters[True],
+            tokens_in=run.tokens["keep"] + run.tokens["other"],
+            tokens_kept=run.tokens["keep"],
+            characters_in=run.characters["keep"] + run.characters["other"],
+            characters_kept=run.characters["keep"],
             seconds=round(time.perf_counter() - wall, 3),
             cpu_seconds=round(time.process_time() - cpu, 3),
-            files=tuple(w.record for w in run.writers.values() if w.record is not None),
+            stages=run.stages.clock.result(),
+            files=tuple(run.file_records()),
             summary=run.summary.result().model_dump(mode="json"),
         )
 
@@ -149,93 +100,166 @@ class Sifter:
 class _ShardRun:
     """The files and figures of one shard while it is being sifted."""
 
-    def __init__(self, sifter: Sifter, stem: str) -> None:
-        self.sifter, self.plan, self.stem = sifter, sifter.plan, stem
+    def __init__(
+        self,
+        sifter: Sifter,
+        position: int,
+        shard: Shard,
+        known: dict[int, tuple[int, int]],
+    ) -> None:
+        self.sifter, self.plan = sifter, sifter.plan
+        self.position, self.shard = position, shard
+        self.stem = shard_stem(position, shard, sifter.plan.run)
+        stages = sifter.stages
+        scored = isinstance(shard, ScoredShard)
+        self.stages = stages.for_scored() if scored else stages.for_shard(position, known)
         self.files = ExitStack()
         self.writers: dict[str, PartWriter] = {}
         self.summary = Summariser(*self.plan.scale, self.plan.threshold)
         self.read = 0
-        self.tokens = {True: 0, False: 0}
-        self.characters = {True: 0, False: 0}
+        self.tokens = {"keep": 0, "other": 0}
+        self.characters = {"keep": 0, "other": 0}
+        self.signatures = _Signatures(sifter.signer) if sifter.signer else None
         with self.files:  # an empty shard has its two files too; kept open only on success
-            self._open("kept", self.plan.format)
-            self._open("dropped", self.plan.format)
+            self._writer("kept")
+            self._writer("dropped")
             self.files = self.files.pop_all()
 
-    def _open(self, part: str, form: str) -> None:
-        path = f"{part}/{self.stem}.{form}"
-        self.writers[part] = self.files.enter_context(part_writer(self.sifter.store, path))
+    def _writer(self, part: str) -> PartWriter:
+        if part not in self.writers:
+            candidates = part == "kept" and self.signatures is not None
+            form = "jsonl.zst" if part == "quarantine" else suffix(self.plan.format)
+            path = (
+                f"{CANDIDATES}/{self.stem}.parquet" if candidates else f"{part}/{self.stem}.{form}"
+            )
+            self.writers[part] = self.files.enter_context(part_writer(self.sifter.store, path))
+        return self.writers[part]
+
+    def blocks(self) -> Iterator[list[Row]]:
+        """Rows of the shard in blocks; reading counts as the first stage."""
+        clock = self.stages.clock
+        blocks = _cut_blocks(self._rows(), self.plan.block)
+        while True:
+            with clock.measure("read"):
+                block = next(blocks, None)
+            if block is None:
+                return
+            yield block
+
+    def _rows(self) -> Iterator[Row]:
+        if isinstance(self.shard, ScoredShard):
+            yield from scored_rows(self.shard)
+            return
+        for row in self.plan.read(self.shard):
+            yield Candidate(row, row.text) if isinstance(row, Document) else row
+
+    def take(self, block: list[Row]) -> None:
+        """Pass a block through the stages and write all its rows."""
+        self.read += len(block)
+        decided = [row for row in block if isinstance(row, Candidate)]
+        broken = [row for row in block if isinstance(row, Quarantined)]
+        self.stages.run(decided)
+        broken += [_unscored(c.document) for c in decided if c.decision == "quarantine"]
+        kept = [c for c in decided if c.decision == "keep"]
+        if self.signatures is not None and kept:
+            with self.stages.clock.measure("sign", len(kept)):
+                self.signatures.add(kept)
+        with self.stages.clock.measure("write", len(block)):
+            self._write(decided)
+            if broken:
+                broken.sort(key=lambda row: row.row)
+                self._writer("quarantine").write([_broken_row(row) for row in broken])
+        for row in broken:
+            self.summary.quarantined(row.reason)
+
+    def _write(self, decided: list[Candidate]) -> None:
+        parts: dict[str, list[dict[str, Any]]] = {"kept": [], "dropped": []}
+        for candidate in decided:
+            if candidate.decision is None or candidate.decision == "quarantine":
+                continue
+            row = output_row(candidate, self.plan.model_version)
+            self.summary.personal_data(candidate.pii or {})
+            parts.setdefault(_PARTS[candidate.decision], []).append(row)
+            if candidate.tokens is not None:
+                side = "keep" if candidate.decision == "keep" else "other"
+                self.tokens[side] += candidate.tokens
+                self.characters[side] += len(candidate.text)
+        for part, rows in parts.items():
+            self._writer(part).write(rows)
+            self.summary.add(rows)
+
+    def finish(self) -> None:
+        """Write the signatures, once all documents are known."""
+        if self.signatures is not None:
+            self.signatures.write(self.sifter.store, signature_path(self.position))
 
     def counts(self) -> Counts:
+        """What became of the rows."""
         rows = {part: writer.rows for part, writer in self.writers.items()}
         return Counts(
             read=self.read,
             kept=rows["kept"],
             dropped=rows["dropped"],
+            duplicates=rows.get("duplicates", 0),
             quarantined=rows.get("quarantine", 0),
         )
 
-    def take(self, block: list[Document | Quarantined]) -> None:
-        self.read += len(block)
-        documents = [row for row in block if isinstance(row, Document)]
-        broken = [row for row in block if isinstance(row, Quarantined)]
-        if documents:
-            broken += self._score(documents)
-        if broken:
-            if "quarantine" not in self.writers:
-                self._open("quarantine", "jsonl.zst")
-            broken.sort(key=lambda row: row.row)
-            self.writers["quarantine"].write([_broken_row(row) for row in broken])
-            for row in broken:
-                self.summary.quarantined(row.reason)
+    def file_records(self) -> Iterator[FileRecord]:
+        """The files that were written."""
+        return (w.record for w in self.writers.values() if w.record is not None)
 
-    def _score(self, documents: list[Document]) -> list[Quarantined]:
-        """Write documents to their side; returns those for which the model gave no number."""
-        scores = self.sifter.scorer.score([document.text for document in documents])
-        # Rounded before deciding, so that the score in the row explains the decision.
-        values: NDArray[np.float64] = np.around(scores.values, _DECIMALS).astype(np.float64)
-        if values.shape != (len(documents),) or len(scores.tokens) != len(documents):
-            raise EngineError(
-                f"the model gave {values.shape} scores for {len(documents)} documents"
-            )
-        finite = np.isfinite(values)
-        sides: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-        for document, value, tokens in zip(documents, values.tolist(), scores.tokens, strict=True):
-            if not np.isfinite(value):
-                continue
-            keep = value >= self.plan.threshold
-            sides[keep].append(self._row(document, value, int(tokens), keep))
-            self.tokens[keep] += int(tokens)
-            self.characters[keep] += len(document.text)
-        self.writers["kept"].write(sides[True])
-        self.writers["dropped"].write(sides[False])
-        good = [document for document, fine in zip(documents, finite, strict=True) if fine]
-        if good:
-            self.summary.add(good, values[finite])
-        return [
-            Quarantined(
-                d.shard, d.row, f"row {d.row}", "no_score", "the model's score is no number"
-            )
-            for d, fine in zip(documents, finite, strict=True)
-            if not fine
-        ]
 
-    def _row(self, document: Document, score: float, tokens: int, keep: bool) -> dict[str, Any]:
-        return {
-            "id": document.id,
-            "text": document.text,
-            "source": document.source,
-            "score": score,
-            "student_score": None,
-            "encoder_score": score,
-            "decision": "keep" if keep else "drop",
-            "reason": "score>=threshold" if keep else "score<threshold",
-            "model_version": self.plan.model_version,
-            "tokens": tokens,
-            "shard": document.shard,
-            "row": document.row,
-            "metadata": _METADATA.encode(document.metadata).decode(),
-        }
+class _Signatures:
+    """Signatures of the kept documents of a shard."""
+
+    def __init__(self, signer: Signer) -> None:
+        self.signer = signer
+        self.parts: list[Signatures] = [signer.sign([])]
+        self.rows: list[int] = []
+        self.scores: list[float] = []
+
+    def add(self, kept: list[Candidate]) -> None:
+        self.parts.append(self.signer.sign([c.text for c in kept]))
+        self.rows += [c.document.row for c in kept]
+        self.scores += [math.nan if c.score is None else c.score for c in kept]
+
+    def write(self, store: OutputStore, path: str) -> None:
+        rows = np.array(self.rows, dtype=np.uint64)
+        scores = np.array(self.scores, dtype=np.float64)
+        bands = np.concatenate([part.bands for part in self.parts])
+        codes = np.concatenate([part.codes for part in self.parts])
+        write_signatures(store, path, Signatures(bands, codes), rows, scores)
+
+
+def output_row(candidate: Candidate, model_version: str) -> dict[str, Any]:
+    """A document as a row of ``tamis.corpus.writers.SCHEMA``."""
+    document = candidate.document
+    return {
+        "id": document.id,
+        "text": candidate.text,
+        "source": document.source,
+        "score": candidate.score,
+        "student_score": None,
+        "encoder_score": candidate.score,
+        "decision": candidate.decision,
+        "reason": candidate.reason,
+        "model_version": model_version,
+        "language": candidate.language,
+        "language_probability": candidate.language_probability,
+        "pii_found": None if candidate.pii is None else sum(candidate.pii.values()),
+        "duplicate_of": candidate.duplicate_of,
+        "similarity": 1.0 if candidate.duplicate_of else None,
+        "tokens": candidate.tokens,
+        "shard": document.shard,
+        "row": document.row,
+        "metadata": _METADATA.encode(document.metadata).decode(),
+    }
+
+
+def _unscored(document: Document) -> Quarantined:
+    where = f"row {document.row}"
+    detail = "the model's score is no number"
+    return Quarantined(document.shard, document.row, where, "no_score", detail)
 
 
 def _broken_row(row: Quarantined) -> dict[str, Any]:
@@ -249,38 +273,15 @@ def _broken_row(row: Quarantined) -> dict[str, Any]:
     }
 
 
-def _blocks(
-    rows: Iterable[Document | Quarantined], size: int
-) -> Iterator[list[Document | Quarantined]]:
+def _cut_blocks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
     """Rows in blocks of ``size``, or fewer where their texts are long."""
-    block: list[Document | Quarantined] = []
+    block: list[Row] = []
     characters = 0
     for row in rows:
         block.append(row)
-        characters += len(row.text) if isinstance(row, Document) else len(row.raw)
+        characters += len(row.text) if isinstance(row, Candidate) else len(row.raw)
         if len(block) >= size or characters >= _BLOCK_CHARACTERS:
             yield block
             block, characters = [], 0
     if block:
         yield block
-
-
-_sifter: Sifter | None = None
-
-
-def start_worker(plan: SiftPlan, rows_done: MutableSequence[int] | None = None) -> None:
-    """Load the model of ``plan`` in this process, for ``sift_shard``."""
-    global _sifter
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    _sifter = Sifter(plan, rows_done)
-
-
-def sift_shard(item: tuple[int, Shard]) -> ShardRecord:
-    """Sift one shard, given with its position, in a started worker.
-
-    Raises:
-        EngineError: The worker was not started, or the shard does not balance.
-    """
-    if _sifter is None:
-        raise EngineError("sift_shard was called before start_worker")
-    return _sifter.sift(*item)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from tamis.corpus.document import Document
-
 BINS = 50
 EXAMPLES = 10
 OTHER = "(other)"
 
+_SIDES = {"keep": "kept", "drop": "dropped", "duplicate": "duplicates"}
 _EXCERPT = 300
 _SOURCES = 50
 _SOURCE_LENGTH = 120
@@ -25,7 +25,7 @@ class _Frozen(BaseModel):
 
 
 class Example(_Frozen):
-    """A document to look at: where it is, its score, the first 300 characters."""
+    """A scored document to look at: where it is, its score, the first 300 characters."""
 
     id: str
     source: str
@@ -33,6 +33,7 @@ class Example(_Frozen):
     shard: str
     row: int
     text: str
+    kept: bool = True
 
 
 class SourceCounts(_Frozen):
@@ -40,6 +41,7 @@ class SourceCounts(_Frozen):
 
     kept: int = 0
     dropped: int = 0
+    duplicates: int = 0
 
 
 class Summary(_Frozen):
@@ -49,11 +51,13 @@ class Summary(_Frozen):
         low: Lower end of the score's scale.
         high: Upper end.
         threshold: Kept is what scores at least this.
-        histogram: Documents by score, in ``BINS`` equal bins of the scale.
+        histogram: Scored documents by score, in ``BINS`` equal bins of the scale.
         sources: Documents by source; beyond the 50 largest of a shard under ``OTHER``.
         best: Examples with the highest scores, best first.
         nearest: Examples nearest to the threshold, nearest first.
         worst: Examples with the lowest scores, worst first.
+        reasons: Documents that were dropped, or left out as duplicates, by reason.
+        pii: Personal data found in documents that came so far, by kind.
         quarantine: Rows by the reason for which they could not be read.
     """
 
@@ -65,6 +69,8 @@ class Summary(_Frozen):
     best: tuple[Example, ...] = ()
     nearest: tuple[Example, ...] = ()
     worst: tuple[Example, ...] = ()
+    reasons: dict[str, int] = {}
+    pii: dict[str, int] = {}
     quarantine: dict[str, int] = {}
 
 
@@ -80,8 +86,9 @@ class Summariser:
     def __init__(self, low: float, high: float, threshold: float) -> None:
         self.low, self.high, self.threshold = low, high, threshold
         self.histogram = np.zeros(BINS, dtype=np.int64)
-        self.kept: Counter[str] = Counter()
-        self.dropped: Counter[str] = Counter()
+        self.sides: dict[str, Counter[str]] = {side: Counter() for side in _SIDES.values()}
+        self.reasons: Counter[str] = Counter()
+        self.pii: Counter[str] = Counter()
         self.quarantine: Counter[str] = Counter()
         # Ties go by place, so that the account does not depend on the order of merging.
         self.orders: dict[str, Callable[[float], float]] = {
@@ -91,17 +98,41 @@ class Summariser:
         }
         self.examples: dict[str, list[Example]] = {name: [] for name in self.orders}
 
-    def add(self, documents: Sequence[Document], scores: NDArray[np.float64]) -> None:
-        """Add scored documents (n of each)."""
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows of the output (``tamis.corpus.writers.SCHEMA``), each decided about."""
+        for row in rows:
+            self.sides[_SIDES[row["decision"]]][row["source"][:_SOURCE_LENGTH]] += 1
+            if row["decision"] != "keep":
+                self.reasons[row["reason"]] += 1
+        scored = [row for row in rows if row["score"] is not None]
+        if not scored:
+            return
+        scores: NDArray[np.float64] = np.array([row["score"] for row in scored])
         inside = np.clip(scores, self.low, self.high)
         self.histogram += np.histogram(inside, BINS, (self.low, self.high))[0]
-        for document, score in zip(documents, scores, strict=True):
-            side = self.kept if score >= self.threshold else self.dropped
-            side[document.source[:_SOURCE_LENGTH]] += 1
         for name, order in self.orders.items():
             ranks = np.array([order(score) for score in scores])
             chosen = np.argsort(ranks, kind="stable")[:EXAMPLES]
-            self._offer(name, [_example(documents[i], float(scores[i])) for i in chosen])
+            self._offer(name, [_example(scored[i]) for i in chosen])
+
+    def demote(self, row: Mapping[str, Any]) -> None:
+        """Take a kept row back as a duplicate: it stays scored."""
+        source = row["source"][:_SOURCE_LENGTH]
+        # Beyond the largest sources of a shard the names are gone.
+        source = source if self.sides["kept"][source] else OTHER
+        self.sides["kept"][source] -= 1
+        self.sides["duplicates"][source] += 1
+        self.reasons[row["reason"]] += 1
+        here = (row["shard"], row["row"])
+        for name, examples in self.examples.items():
+            self.examples[name] = [
+                e.model_copy(update={"kept": False}) if (e.shard, e.row) == here else e
+                for e in examples
+            ]
+
+    def personal_data(self, found: Mapping[str, int]) -> None:
+        """Add personal data found in a document, by kind."""
+        self.pii.update(found)
 
     def quarantined(self, reason: str) -> None:
         """Add one row that could not be read."""
@@ -111,8 +142,10 @@ class Summariser:
         """Add another account, over the same scale and threshold."""
         self.histogram += np.array(summary.histogram, dtype=np.int64)
         for source, counts in summary.sources.items():
-            self.kept[source] += counts.kept
-            self.dropped[source] += counts.dropped
+            for side, sources in self.sides.items():
+                sources[source] += getattr(counts, side)
+        self.reasons.update(summary.reasons)
+        self.pii.update(summary.pii)
         self.quarantine.update(summary.quarantine)
         for name in self.orders:
             self._offer(name, getattr(summary, name))
@@ -125,6 +158,8 @@ class Summariser:
             threshold=self.threshold,
             histogram=tuple(self.histogram.tolist()),
             sources=self._sources(),
+            reasons=dict(sorted(self.reasons.items())),
+            pii=dict(sorted(self.pii.items())),
             quarantine=dict(sorted(self.quarantine.items())),
             **{name: tuple(examples) for name, examples in self.examples.items()},
         )
@@ -137,26 +172,26 @@ class Summariser:
         self.examples[name] = ranked[:EXAMPLES]
 
     def _sources(self) -> dict[str, SourceCounts]:
-        total = self.kept + self.dropped
+        total = sum(self.sides.values(), Counter[str]())
         other = total.pop(OTHER, 0)
         ranked = sorted(total, key=lambda source: (-total[source], source))
-        shown = {s: SourceCounts(kept=self.kept[s], dropped=self.dropped[s]) for s in ranked}
+        result = {source: self._counts([source]) for source in ranked[:_SOURCES]}
         rest = [*ranked[_SOURCES:], *([OTHER] if other else [])]
-        if not rest:
-            return shown
-        result = {source: shown[source] for source in ranked[:_SOURCES]}
-        result[OTHER] = SourceCounts(
-            kept=sum(self.kept[s] for s in rest), dropped=sum(self.dropped[s] for s in rest)
+        return {**result, OTHER: self._counts(rest)} if rest else result
+
+    def _counts(self, sources: Sequence[str]) -> SourceCounts:
+        return SourceCounts(
+            **{side: sum(found[s] for s in sources) for side, found in self.sides.items()}
         )
-        return result
 
 
-def _example(document: Document, score: float) -> Example:
+def _example(row: Mapping[str, Any]) -> Example:
     return Example(
-        id=document.id[:200],
-        source=document.source[:_SOURCE_LENGTH],
-        score=score,
-        shard=document.shard,
-        row=document.row,
-        text=document.text[:_EXCERPT],
+        id=row["id"][:200],
+        source=row["source"][:_SOURCE_LENGTH],
+        score=row["score"],
+        shard=row["shard"],
+        row=row["row"],
+        text=row["text"][:_EXCERPT],
+        kept=row["decision"] == "keep",
     )

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from tamis.corpus.dedup import CHARACTERS, connected, near_duplicate_clusters, shingles
+from tamis.corpus.dedup import CHARACTERS, SHINGLE, connected, near_duplicate_clusters
 
 WORDS = [f"w{i}" for i in range(2_000)]
 
@@ -72,11 +72,12 @@ def test_of_long_texts_the_beginning_counts():
     assert clusters([head[:CHARACTERS] + text(2), head[:CHARACTERS] + text(3)]) == [[0, 1]]
 
 
-def test_shingles_are_runs_of_five_words():
-    assert shingles("A b, c d E f") == {"a b c d e", "b c d e f"}
-    assert shingles("A b c d e") == {"a b c d e"}
-    assert shingles("") == {""}
-    assert shingles("...") == {"..."}
+def test_runs_of_five_words_count():
+    words = [f"w{i}" for i in range(SHINGLE)]
+    texts = [" ".join(words), ", ".join(words).upper(), " ".join(words[:-1]), " ".join(words[1:])]
+    assert SHINGLE == 5
+    assert clusters(texts, threshold=0.1) == [[0, 1]]
+    assert clusters([f"{texts[0]} a", f"a {texts[0]}"], threshold=0.1) == [[0, 1]]
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from tamis.corpus.manifest import (
     Counts,
     ShardRecord,
     list_files,
-    open_output,
     read_manifest,
     read_output,
 )
+from tamis.corpus.output import open_output
 from tamis.corpus.readers import list_shards
 from tamis.corpus.store import open_store
 from tamis.corpus.writers import part_writer
@@ -205,8 +205,8 @@ class TestLocal:
 
     def test_temporary_files_of_a_killed_run_are_removed(self, out):
         open_output(out, PARTS).close()
-        for folder in ("", "kept", "dropped", "quarantine"):
-            Path(out, folder).mkdir(exist_ok=True)
+        for folder in ("", "kept", "dropped", "duplicates", "quarantine", "work", "work/a/b"):
+            Path(out, folder).mkdir(parents=True, exist_ok=True)
             Path(out, folder, ".tmp-123abc").write_text("half")
         open_output(out, PARTS).close()
         assert not list(Path(out).rglob(".tmp-*"))
@@ -215,7 +215,7 @@ class TestLocal:
         with open_output(out, PARTS):
             with pytest.raises(UsageError, match="another run"):
                 open_output(out, PARTS)
-            code = f"from tamis.corpus.manifest import open_output; open_output({out!r}, {PARTS!r})"
+            code = f"from tamis.corpus.output import open_output; open_output({out!r}, {PARTS!r})"
             root = Path(tamis.__file__).parent.parent
             run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True)
             assert b"another run" in run.stderr

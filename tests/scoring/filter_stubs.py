@@ -11,8 +11,15 @@ import numpy as np
 import xxhash
 
 from tamis.corpus.readers import list_shards
+from tamis.corpus.settings import ExactSettings, FilterSettings, NearDuplicateSettings
+from tamis.engine.local import LocalEngine
 from tamis.scoring.filter_run import run_filter
-from tamis.scoring.sift import SiftPlan
+from tamis.scoring.plan import SiftPlan
+
+PLAIN = FilterSettings(
+    exact=ExactSettings(enabled=False), near_duplicates=NearDuplicateSettings(enabled=False)
+)
+"""Score and decide, nothing else."""
 
 
 @dataclass
@@ -49,7 +56,13 @@ def load_stub(model_dir: str) -> Stub:
 
 
 def make_plan(out, model_dir: str = "stub", threshold: float = 3.0, **changes) -> SiftPlan:
-    settings = {"scale": (0.0, 5.0), "model_version": "stub-1", "block": 16, "load": load_stub}
+    settings = {
+        "scale": (0.0, 5.0),
+        "model_version": "stub-1",
+        "block": 16,
+        "load": load_stub,
+        "filter": PLAIN,
+    }
     return SiftPlan(model_dir, str(out), threshold, **{**settings, **changes})
 
 
@@ -60,7 +73,7 @@ def quiet(state) -> None:
 def main() -> None:
     corpus, out, workers, delay = sys.argv[1:]
     plan = make_plan(out, f"delay={delay}")
-    run_filter(plan, list_shards([corpus]), workers=int(workers), progress=quiet)
+    run_filter(plan, list_shards([corpus]), engine=LocalEngine(int(workers)), progress=quiet)
 
 
 if __name__ == "__main__":

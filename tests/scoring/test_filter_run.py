@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import tamis.scoring.progress as progress
-from tamis.corpus.manifest import read_manifest, read_output
+from tamis.corpus.manifest import Counts, read_manifest, read_output
 from tamis.corpus.readers import list_shards
+from tamis.engine.local import LocalEngine
 from tamis.errors import EngineError, ResumeRefused, UsageError
 from tamis.fingerprint import code_fingerprint
 from tamis.scoring.filter_report import FilterReport
@@ -34,7 +35,8 @@ def corpus(tmp_path):
 
 def run(corpus, out, workers=0, fresh=False, parts=None, **changes):
     plan = stubs.make_plan(out, **changes)
-    return run_filter(plan, list_shards([str(corpus)]), parts, workers, fresh, stubs.quiet)
+    engine = LocalEngine(workers)
+    return run_filter(plan, list_shards([str(corpus)]), parts, engine, fresh, stubs.quiet)
 
 
 def identity(out, part="kept"):
@@ -262,9 +264,10 @@ def test_progress_is_told_to_the_end(corpus, tmp_path):
     plan = stubs.make_plan(tmp_path / "out", "delay=0.05")
     run_filter(plan, list_shards([str(corpus)]), progress=states.append)
     last = states[-1]
-    assert (last.shards_done, last.shards, last.documents, last.share) == (4, 4, 204, 1.0)
+    assert (last.phase, last.items_done, last.items) == ("sift", 4, 4)
+    assert (last.documents, last.share) == (204, 1.0)
     assert any(0 < state.documents < 204 for state in states)
-    assert "4/4 shards, 204 documents" in str(last)
+    assert "sift: 4/4 shards, 204 documents" in str(last)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -272,14 +275,15 @@ def test_console_progress(monkeypatch, terminal):
     monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
     buffer = io.StringIO()
     show = progress.ConsoleProgress(Console(file=buffer, force_terminal=terminal, width=120))
-    show(progress.RunState(1, 4, 100, 20, 90, 10.0, 0.25, 0.0))
+    counts = Counts(read=80, kept=20, dropped=60)
+    show(progress.RunState("sift", 1, 4, 100, counts, 10.0, 0.25))
     show.close()
-    assert "1/4 shards, 100 documents, 10.0/s, 22.2% kept, 0:30 left" in buffer.getvalue()
+    assert "sift: 1/4 shards, 100 documents, 10.0/s, 25.0% kept, 0:30 left" in buffer.getvalue()
     assert ("\x1b" in buffer.getvalue()) is terminal
 
 
-def test_time_left_counts_from_this_run():
-    state = progress.RunState(3, 4, 1, 1, 1, 10.0, 0.75, 0.5)
+def test_time_left_goes_by_bytes():
+    state = progress.RunState("sift", 3, 4, 1, Counts(), 10.0, 0.5)
     assert state.seconds_left == pytest.approx(10.0)
-    assert progress.RunState(2, 4, 0, 0, 0, 10.0, 0.5, 0.5).seconds_left is None
+    assert progress.RunState("sift", 0, 4, 0, Counts(), 10.0, 0.0).seconds_left is None
     assert progress.clock(3723) == "1:02:03"

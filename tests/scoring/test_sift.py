@@ -8,11 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tamis.corpus.document import Document, content_hash
-from tamis.corpus.manifest import open_output, read_output
+from tamis.corpus.document import content_hash
+from tamis.corpus.manifest import read_output
+from tamis.corpus.output import open_output
 from tamis.corpus.readers import list_shards
 from tamis.errors import EngineError
-from tamis.scoring.sift import Sifter, sift_shard
+from tamis.scoring.passes import ShardItem, sift_shard
+from tamis.scoring.sift import Sifter
 from tamis.scoring.summary import EXAMPLES, OTHER, Summariser, Summary
 from tamis.task import Columns
 from tests.scoring import filter_stubs as stubs
@@ -158,19 +160,30 @@ def test_a_scorer_that_loses_rows_is_an_error(tmp_path):
 
 
 def test_sift_shard_needs_a_started_worker(tmp_path, monkeypatch):
-    monkeypatch.setattr("tamis.scoring.sift._sifter", None)  # another test may have started one
+    monkeypatch.setattr("tamis.scoring.passes._worker", None)  # another test may have started one
     with pytest.raises(EngineError, match="start_worker"):
-        sift_shard((0, write(tmp_path / "a.jsonl", texts(1))))
+        sift_shard(ShardItem(0, write(tmp_path / "a.jsonl", texts(1))))
 
 
 class TestSummary:
-    def documents(self, count, shard="a", source="s"):
-        return [Document(f"{shard}{i}", "x" * 1000, source, shard, i) for i in range(count)]
+    def rows(self, scores, threshold, shard="a", source="s"):
+        return [
+            {
+                "id": f"{shard}{i}",
+                "text": "x" * 1000,
+                "source": source,
+                "score": float(score),
+                "decision": "keep" if score >= threshold else "drop",
+                "reason": "score>=threshold" if score >= threshold else "score<threshold",
+                "shard": shard,
+                "row": i,
+            }
+            for i, score in enumerate(scores)
+        ]
 
     def test_examples_and_histogram(self):
         summariser = Summariser(0, 5, 3.0)
-        scores = np.linspace(0, 5, 101)
-        summariser.add(self.documents(101), scores)
+        summariser.add(self.rows(np.linspace(0, 5, 101), 3.0))
         result = summariser.result()
         assert [e.row for e in result.best] == list(range(100, 100 - EXAMPLES, -1))
         assert [e.row for e in result.worst] == list(range(EXAMPLES))
@@ -182,14 +195,14 @@ class TestSummary:
 
     def test_merging_is_adding(self):
         rng = np.random.default_rng(0)
-        parts = [(self.documents(40, name, name), rng.uniform(-1, 6, 40)) for name in "abc"]
+        parts = [self.rows(rng.uniform(-1, 6, 40), 2.0, name, name) for name in "abc"]
         whole, merged = Summariser(0, 5, 2.0), Summariser(0, 5, 2.0)
-        for documents, scores in parts:
-            whole.add(documents, scores)
+        for rows in parts:
+            whole.add(rows)
             whole.quarantined("why")
-        for documents, scores in reversed(parts):
+        for rows in reversed(parts):
             part = Summariser(0, 5, 2.0)
-            part.add(documents, scores)
+            part.add(rows)
             part.quarantined("why")
             merged.merge(Summary.model_validate(part.result().model_dump(mode="json")))
         assert merged.result() == whole.result()
@@ -198,8 +211,8 @@ class TestSummary:
     def test_sources_are_bounded_and_none_is_lost(self):
         summariser = Summariser(0, 5, 2.0)
         for number in range(200):
-            documents = self.documents(1 + (number < 10), source=f"site{number}")
-            summariser.add(documents, np.full(len(documents), 4.0))
+            scores = np.full(1 + (number < 10), 4.0)
+            summariser.add(self.rows(scores, 2.0, source=f"site{number}"))
         sources = summariser.result().sources
         assert len(sources) == 51
         assert sum(counts.kept for counts in sources.values()) == 210

@@ -1,0 +1,148 @@
+"""python run.py estimate: documents, hours, tokens and cost of a filter, before it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.filter import check_threshold, cores
+from cli.options import ResultFile, Settings, StackName, TaskName
+
+if TYPE_CHECKING:
+    from tamis.scoring.estimate import Estimate, Prices
+
+
+def estimate(
+    task: TaskName = "edu_quality",
+    stack: StackName = "local",
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", help="As for filter. Repeatable."),
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option("--version", help="Model version; the champion by default.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Keep from this score; the model's own.")
+    ] = None,
+    documents: Annotated[
+        int, typer.Option("--documents", min=100, help="Documents to sample.")
+    ] = 2_000,
+    workers: Annotated[
+        int, typer.Option("--workers", "-j", min=0, help="Cores to count on; 0: those here.")
+    ] = 0,
+    machine: Annotated[
+        str | None,
+        typer.Option("--machine", help="A machine of configs/prices.yaml, for hours and cost."),
+    ] = None,
+    settings: Settings = [],  # noqa: B006
+    result: ResultFile = None,
+) -> None:
+    """Say before a filter what it will take and give, from a sample."""
+    from cli.plan import prepare
+    from cli.result import Clock, IntervalOut, Result, write
+    from tamis.scoring.estimate import load_prices
+
+    clock = Clock()
+    loaded = prepare(task, stack, settings, result)
+    check_threshold(threshold, loaded.target.scale)
+    prices = load_prices()
+    _check_machine(machine, prices)
+    from deployment.stacks import open_session
+
+    with open_session(stack) as session:
+        from deployment import filtering
+        from deployment.registry import Registry
+        from tamis.scoring.estimate import estimate as run
+
+        registry = Registry()
+        chosen = registry.get(loaded.name, version) if version else registry.champion(loaded.name)
+        request = filtering.FilterRequest(
+            inputs=tuple(inputs or ["packages"]),
+            output="",
+            version=chosen.version,
+            threshold=threshold,
+            workers=workers or cores(),
+        )
+        shards = filtering.shards_of(request, session.home)
+        plan = filtering.plan_of(loaded, request, session.home)
+        found = run(plan, shards, documents, request.workers, loaded.seed)
+    _show(found, prices, machine)
+    figures = {"documents": found.documents, "kept": found.kept, "tokens_kept": found.tokens_kept}
+    outcome = Result(
+        verb="estimate",
+        task=loaded.name,
+        stack=stack,
+        model_version=chosen.version,
+        estimate={
+            name: IntervalOut(value=f.value, low=f.low, high=f.high, n=f.n)
+            for name, f in figures.items()
+        },
+        cost=_cost(found, prices, machine),
+        seconds=clock.seconds(),
+    )
+    write(outcome, result)
+
+
+def _check_machine(machine: str | None, prices: Prices) -> None:
+    from tamis.errors import UsageError
+
+    if machine is not None and machine not in prices.machines:
+        known = ", ".join(prices.machines)
+        raise UsageError(
+            f"--machine: given {machine!r}; allowed: one of configs/prices.yaml: {known}"
+        )
+
+
+def _cost(found: Estimate, prices: Prices, machine: str | None) -> dict[str, float]:
+    cost = {"cpu_seconds": found.cpu_seconds, "hours_here": found.hours}
+    if machine is not None:
+        hours, price = found.on(prices.machines[machine])
+        cost |= {"hours": hours, prices.currency: price}
+    return cost
+
+
+def _show(found: Estimate, prices: Prices, machine: str | None) -> None:
+    from rich.table import Table
+
+    from cli.plan import console
+
+    console.print(
+        f"\n[bold]Estimate[/] from {found.sampled_documents:,} documents of "
+        f"{found.sampled_shards:,} shards, for {found.shards:,} shards, "
+        f"{found.bytes / 1e6:,.1f} MB"
+    )
+    for name, figure in (
+        ("documents", found.documents),
+        ("kept documents", found.kept),
+        ("kept tokens", found.tokens_kept),
+    ):
+        console.print(
+            f"  {name:<15} {figure.value:>16,.0f}  [dim]95%: {figure.low:,.0f} to "
+            f"{figure.high:,.0f}[/]"
+        )
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for name in ("  stage", "documents", "taken out", "CPU-hours", "us/document"):
+        table.add_column(name, justify="left" if name == "  stage" else "right", style="dim")
+    for name, stage in found.stages.items():
+        table.add_row(
+            f"  {name}",
+            f"{stage.documents:,}" if stage.documents else "",
+            f"{stage.removed:,}" if stage.removed else "",
+            f"{stage.cpu_seconds / 3600:,.3f}",
+            f"{stage.microseconds:,.0f}" if stage.documents else "",
+        )
+    console.print(table)
+    console.print(
+        f"  {found.cpu_seconds / 3600:,.2f} CPU-hours: {found.hours:,.2f} hours with "
+        f"{found.workers} cores of this machine"
+    )
+    chosen = [machine] if machine else list(prices.machines)
+    for name in chosen:
+        hours, price = found.on(prices.machines[name])
+        console.print(f"  {name:<15} {hours:>8,.2f} hours {price:>10,.2f} {prices.currency}")
+    console.print(
+        "  [dim]Duplicates grow with the corpus: fewer are kept than a sample says. "
+        "A core is counted as one of this machine (configs/prices.yaml: speed).[/]"
+    )

@@ -1,0 +1,269 @@
+"""What a filter will take and give, before it runs: a sample goes through the very same passes.
+
+Documents are counted per byte of input (a ratio estimator: Cochran, *Sampling Techniques*,
+chapter 6), so a sample says how many a corpus of known size has. The beginning of each sampled
+shard stands for the whole of it. Intervals are bootstrapped in two stages, shards first, then
+documents in them.
+
+What a sample cannot know: duplicates grow with the corpus, so their share is a lower bound, and
+what is kept an upper one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from tamis.config import Strict, read_yaml, validate
+from tamis.corpus.manifest import StageFigures, read_output
+from tamis.corpus.readers import read_shard
+from tamis.corpus.shards import Shard
+from tamis.corpus.streams import ReadMeter
+from tamis.engine.local import LocalEngine
+from tamis.errors import UsageError
+from tamis.evaluation.bootstrap import Interval
+from tamis.scoring.filter_report import FilterReport
+from tamis.scoring.filter_run import run_filter
+from tamis.scoring.plan import Scorer, SiftPlan
+from tamis.scoring.progress import RunState
+
+PRICES = Path(__file__).resolve().parents[2] / "configs" / "prices.yaml"
+
+_RESAMPLES = 1_000
+_MOST_SHARDS = 32
+
+
+class Machine(Strict):
+    """A machine that can be rented.
+
+    Attributes:
+        cores: Processors.
+        hour: Price of an hour.
+        speed: How fast a core is beside one of the machine that estimates.
+    """
+
+    cores: Annotated[int, Field(ge=1)]
+    hour: Annotated[float, Field(ge=0)]
+    speed: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Prices(Strict):
+    """Machines by name, in one currency."""
+
+    currency: str
+    machines: dict[str, Machine]
+
+
+def load_prices(path: Path = PRICES) -> Prices:
+    """The price table.
+
+    Raises:
+        ConfigError: It is wrong.
+    """
+    return validate(Prices, read_yaml(path, path.name), path.name)
+
+
+class StageEstimate(BaseModel):
+    """What a stage will do.
+
+    Attributes:
+        documents: Documents that enter it.
+        removed: Documents that it takes out.
+        cpu_seconds: Of one core, in all.
+        microseconds: CPU time of a document that enters it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    documents: int
+    removed: int
+    cpu_seconds: float
+    microseconds: float
+
+
+class Estimate(BaseModel):
+    """What a filter will take and give.
+
+    Attributes:
+        shards: Of the input.
+        bytes: Of the input.
+        sampled_shards: Shards that were sampled.
+        sampled_documents: Rows that were sampled.
+        documents: Rows of the input.
+        kept: Documents that will be kept.
+        tokens_kept: Tokens of these, by the model's tokenizer.
+        stages: By name, in their order.
+        cpu_seconds: In all, of cores like this machine's.
+        load_seconds: Once for each worker, to load the model.
+        hours: With ``workers`` cores of this machine.
+        workers: Cores counted on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    shards: int
+    bytes: int
+    sampled_shards: int
+    sampled_documents: int
+    documents: Interval
+    kept: Interval
+    tokens_kept: Interval
+    stages: dict[str, StageEstimate]
+    cpu_seconds: float
+    load_seconds: float
+    hours: float
+    workers: int
+
+    def on(self, machine: Machine) -> tuple[float, float]:
+        """Hours on a machine, and what they cost."""
+        hours = self.cpu_seconds / 3600 / machine.cores / machine.speed
+        return hours, hours * machine.hour
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """One sampled shard: bytes that stand behind its rows, and what became of each row."""
+
+    bytes: float
+    rows: int
+    tokens: np.ndarray[tuple[int], np.dtype[np.int64]]
+    """Of each row (rows,); 0 where it is not kept, at least 1 where it is."""
+
+
+def estimate(
+    plan: SiftPlan, shards: Sequence[Shard], documents: int = 2_000, workers: int = 1, seed: int = 0
+) -> Estimate:
+    """Filter a sample into a temporary folder, in this process, and scale it up.
+
+    Args:
+        plan: Of the run; its output is not touched.
+        shards: The corpus.
+        documents: Rows to sample, spread over up to 32 shards.
+        workers: Cores that the run will have.
+        seed: Of the choice of shards and of the resampling.
+
+    Raises:
+        UsageError: The sample has no row.
+        ModelError: The model cannot be loaded.
+    """
+    chance = np.random.default_rng(seed)
+    filled = [shard for shard in shards if shard.size]
+    size = min(len(filled), _MOST_SHARDS, max(1, documents // 20))
+    chosen = [filled[i] for i in sorted(chance.choice(len(filled), size, replace=False))]
+    each = -(-documents // max(size, 1))
+    started = time.perf_counter()
+    scorer = plan.load(plan.model_dir)
+    load_seconds = time.perf_counter() - started
+    with tempfile.TemporaryDirectory(prefix="tamis-estimate-") as folder:
+        trial = replace(
+            plan,
+            output=folder,
+            sample=each,
+            threads=1,
+            format="parquet" if plan.format == "delta" else plan.format,
+            load=_Loaded(scorer),
+        )
+        report = run_filter(trial, chosen, engine=LocalEngine(0), progress=_silent)
+        kept: dict[str, dict[int, int]] = {shard.name: {} for shard in chosen}
+        for row in read_output(folder, "kept"):
+            kept[row["shard"]][row["row"]] = max(1, row["tokens"])
+        sampled = [_measure(plan, shard, each, kept[shard.name]) for shard in chosen]
+    if not report.counts.read:
+        raise UsageError("--input: the sampled shards hold no row; nothing can be estimated")
+    total = sum(shard.size for shard in shards)
+    figures = _scale_up(sampled, total, chance)
+    factor = figures["documents"].value / report.counts.read
+    stages = {name: _stage(done, factor) for name, done in report.stages.items()}
+    cpu = report.cpu_seconds * factor + workers * load_seconds
+    return Estimate(
+        shards=len(shards),
+        bytes=total,
+        sampled_shards=len(chosen),
+        sampled_documents=report.counts.read,
+        **figures,
+        stages=stages,
+        cpu_seconds=cpu,
+        load_seconds=load_seconds,
+        hours=cpu / workers / 3600,
+        workers=workers,
+    )
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model that is there already."""
+
+    scorer: Scorer
+
+    def __call__(self, model_dir: str) -> Scorer:
+        return self.scorer
+
+
+def _silent(state: RunState) -> None:
+    """Show nothing."""
+
+
+def _measure(plan: SiftPlan, shard: Shard, each: int, kept: dict[int, int]) -> _Sampled:
+    """Read the sampled rows again, for the bytes that they take up."""
+    meter = ReadMeter()
+    found = read_shard(shard, plan.columns, plan.limits, plan.filter.html, meter)
+    rows = sum(1 for _ in islice(found, each))
+    tokens = np.zeros(rows, dtype=np.int64)
+    for row, count in kept.items():
+        tokens[row] = count
+    # A shard that was read to its end stands for itself.
+    share = 1.0 if rows < each else meter.share
+    return _Sampled(bytes=max(1.0, shard.size * share), rows=rows, tokens=tokens)
+
+
+def _scale_up(
+    sampled: Sequence[_Sampled], total: int, chance: np.random.Generator
+) -> dict[str, Interval]:
+    """Totals over the input with 95% intervals."""
+    names = ("documents", "kept", "tokens_kept")
+    draws = np.array(
+        [_totals(_resample(sampled, chance), total) for _ in range(_RESAMPLES)], dtype=float
+    )
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    n = sum(one.rows for one in sampled)
+    return {
+        name: Interval(
+            value=value, low=float(low[i]), high=float(high[i]), n=n, groups=len(sampled)
+        )
+        for i, (name, value) in enumerate(zip(names, _totals(sampled, total), strict=True))
+    }
+
+
+def _totals(sampled: Sequence[_Sampled], total: int) -> tuple[float, float, float]:
+    per_byte = total / sum(one.bytes for one in sampled)
+    rows = sum(one.rows for one in sampled)
+    kept = sum(int(np.count_nonzero(one.tokens)) for one in sampled)
+    tokens = sum(int(one.tokens.sum()) for one in sampled)
+    return rows * per_byte, kept * per_byte, tokens * per_byte
+
+
+def _resample(sampled: Sequence[_Sampled], chance: np.random.Generator) -> list[_Sampled]:
+    shards = [sampled[i] for i in chance.integers(len(sampled), size=len(sampled))]
+    return [
+        replace(one, tokens=one.tokens[chance.integers(one.rows, size=one.rows)])
+        if one.rows
+        else one
+        for one in shards
+    ]
+
+
+def _stage(done: StageFigures, factor: float) -> StageEstimate:
+    return StageEstimate(
+        documents=round(done.entered * factor),
+        removed=round(done.removed * factor),
+        cpu_seconds=round(done.cpu_seconds * factor, 3),
+        microseconds=round(1e6 * done.cpu_seconds / done.entered, 1) if done.entered else 0.0,
+    )

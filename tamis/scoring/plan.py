@@ -1,0 +1,106 @@
+"""What a filter shall do: sent to each worker once, when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.corpus.document import Document, Quarantined
+from tamis.corpus.readers import ReadLimits, Shard, read_shard
+from tamis.corpus.settings import FilterSettings
+from tamis.corpus.writers import OutputFormat
+from tamis.task import Columns
+
+
+class ScoresLike(Protocol):
+    """What a scorer says of n texts: scores and the tokens of each, both of shape (n,)."""
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Scores."""
+
+    @property
+    def tokens(self) -> NDArray[Any]:
+        """Tokens of the whole text."""
+
+
+class Scorer(Protocol):
+    """Anything that scores texts, such as a ``Classifier``."""
+
+    def score(self, texts: Sequence[str]) -> ScoresLike:
+        """Score texts, in order."""
+
+
+def load_scorer(model_dir: str) -> Scorer:
+    """Load a trained classifier from its directory.
+
+    Raises:
+        ModelError: The directory is damaged or not ours.
+    """
+    from tamis.models.classifier import load_classifier
+
+    classifier: Scorer = load_classifier(Path(model_dir))
+    return classifier
+
+
+@dataclass(frozen=True)
+class SiftPlan:
+    """All that a worker needs to know.
+
+    Attributes:
+        model_dir: Directory of the model, handed to ``load``.
+        output: Local folder or fsspec URL.
+        threshold: Kept is what scores at least this.
+        scale: Lowest and highest score.
+        model_version: Written into every row.
+        filter: Settings of the stages.
+        columns: Which column of the corpus holds what.
+        format: Of the kept, dropped and duplicate rows.
+        limits: Bounds on reading.
+        block: Most documents that pass the stages together.
+        threads: Threads of torch in each worker; 0 leaves torch's own choice.
+        load: Importable function that makes a scorer of ``model_dir``.
+        sample: Most rows of each shard; 0 takes all.
+        run: Short name of this run of the output, in the names of its files where old
+            versions stay readable (Delta); empty elsewhere.
+    """
+
+    model_dir: str
+    output: str
+    threshold: float
+    scale: tuple[float, float]
+    model_version: str
+    filter: FilterSettings = field(default_factory=FilterSettings)
+    columns: Columns = field(default_factory=Columns)
+    format: OutputFormat = "parquet"
+    limits: ReadLimits = field(default_factory=ReadLimits)
+    block: int = 2_048
+    threads: int = 0
+    load: Callable[[str], Scorer] = load_scorer
+    sample: int = 0
+    run: str = ""
+
+    def read(self, shard: Shard) -> Iterator[Document | Quarantined]:
+        """The rows of a shard that this plan wants.
+
+        Raises:
+            OSError: Storage failed.
+        """
+        rows = read_shard(shard, self.columns, self.limits, self.filter.html)
+        return islice(rows, self.sample) if self.sample else rows
+
+    @property
+    def dedup_corpus(self) -> bool:
+        """Whether exact duplicates are looked for across shards, before the sifting."""
+        return self.filter.exact.enabled and self.filter.exact.scope == "corpus"
+
+    @property
+    def dedup_near(self) -> bool:
+        """Whether near-duplicates are looked for, after the sifting."""
+        return self.filter.near_duplicates.enabled
