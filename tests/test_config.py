@@ -334,3 +334,10 @@ class TestOverride:
         error = refused(tmp_path, yaml.safe_dump(GOOD), ["split.tst=0.1"])
         assert error.key == "split.tst"
         assert "did you mean 'test'?" in error.allowed
+
+
+@pytest.mark.parametrize("name", ["edu_quality", "edu_quality_fineweb"])
+def test_a_task_survives_json(name):
+    """As it travels to a step of the orchestrator."""
+    task = load_task(name)
+    assert Task.model_validate(json.loads(task.model_dump_json())) == task

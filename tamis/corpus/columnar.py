@@ -117,7 +117,8 @@ def _batch_rows(group: Any, most: int) -> int:
         page = column.data_page_offset - column.dictionary_page_offset
         share = 2 * page / packed if 0 < page <= packed else 1.0
         repeated += int(total * min(1.0, share))
-    return max(1, min(most, _BATCH_BYTES // weight, _REPEATED_BYTES // repeated))
+    rows: int = min(most, _BATCH_BYTES // weight, _REPEATED_BYTES // repeated)
+    return max(1, rows)
 
 
 class _Bad:
@@ -170,10 +171,10 @@ def _values(column: Any, limit: int) -> list[Any]:
 def _value(scalar: Any, limit: int) -> Any:
     buffer = scalar.as_buffer() if hasattr(scalar, "as_buffer") else None
     if buffer is not None and buffer.size > limit:
-        head = buffer.slice(0, HEAD).to_pybytes()
+        head = buffer.slice(0, min(HEAD, limit)).to_pybytes()
         return _Bad("too_long", head, f": {buffer.size:,} bytes")
     try:
         return scalar.as_py()
     except (ValueError, OverflowError, pa.ArrowException):
-        head = buffer.slice(0, HEAD).to_pybytes() if buffer else b""
+        head = buffer.slice(0, min(HEAD, buffer.size)).to_pybytes() if buffer else b""
         return _Bad("invalid_utf8" if head else "invalid_value", head)

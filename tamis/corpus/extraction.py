@@ -66,7 +66,7 @@ def extract(html: str, settings: HtmlSettings) -> str:
     html = _guarded(html)
     try:
         tree = _parse(html)
-        if html.count("<") >= MAX_DEPTH and tree.document.query_selector(_too_deep()) is not None:
+        if html.count("<") >= MAX_DEPTH and _is_deep(tree):
             raise HtmlError("html_too_deep", f"elements nested over {MAX_DEPTH} levels")
         if settings.extractor == "trafilatura":
             return _trafilatura(html)
@@ -103,8 +103,13 @@ def _parse(html: str) -> HTMLTree:
     return HTMLTree.parse(html)
 
 
+def _is_deep(tree: HTMLTree) -> bool:
+    document = tree.document
+    return document is not None and document.query_selector(_deep_selector()) is not None
+
+
 @cache
-def _too_deep() -> str:
+def _deep_selector() -> str:
     return ">".join(["*"] * (MAX_DEPTH + 1))
 
 

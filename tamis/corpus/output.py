@@ -118,8 +118,8 @@ def open_output(
         DataError: Its manifest is damaged.
     """
     store = open_store(out)
-    store.lock()
     try:
+        store.lock()
         names = store.names()
         begun = RUN in names
         foreign = [name for name in names if not name.startswith(".")]
@@ -140,6 +140,9 @@ def open_output(
             store.write(RUN, info.model_dump_json(indent=2).encode())
             log = DeltaLog(out, SCHEMA, run=info.run) if form == "delta" else None
         return Output(store, info.run, log)
+    except OSError as error:
+        store.unlock()
+        raise UsageError(f"output {out!r} cannot be written: {error}") from error
     except BaseException:
         store.unlock()
         raise

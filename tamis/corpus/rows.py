@@ -1,4 +1,4 @@
-"""What readers of every format share: limits, and how a row becomes a document or is quarantined."""
+"""What the readers of all formats share: limits, and how a row becomes a document."""
 
 from __future__ import annotations
 

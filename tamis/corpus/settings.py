@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
+from pydantic import Strict as StrictMode
 
 from tamis.config import Items, Strict, wrong
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+NgramLimit = Annotated[tuple[int, float], StrictMode(False)]
+"""Words of the n-gram, and the largest share of a text's characters in it."""
 PiiKind = Literal["email", "ip", "phone", "iban"]
 
 
@@ -63,8 +66,8 @@ class GopherRepetitionSettings(Strict):
     max_duplicate_paragraphs: Share = 0.3
     max_duplicate_line_characters: Share = 0.2
     max_duplicate_paragraph_characters: Share = 0.2
-    max_top_ngram_characters: Items[tuple[int, float]] = ((2, 0.2), (3, 0.18), (4, 0.16))
-    max_duplicate_ngram_characters: Items[tuple[int, float]] = (
+    max_top_ngram_characters: Items[NgramLimit] = ((2, 0.2), (3, 0.18), (4, 0.16))
+    max_duplicate_ngram_characters: Items[NgramLimit] = (
         (5, 0.15),
         (6, 0.14),
         (7, 0.13),

@@ -62,15 +62,23 @@ def list_shards(inputs: Sequence[str]) -> list[Shard]:
     Args:
         inputs: Files, folders (read recursively), globs, or fsspec URLs of these. A folder that
             Tamis wrote stands for the kept files of its manifest. Hidden files (``.x``, ``_x``)
-            and other formats inside a folder or glob are left out.
+            and other formats inside a folder or glob are left out. ``@FILE`` is a list of inputs
+            in a text file (or at a URL), one a line; blank lines and those that begin with ``#``
+            are passed over.
 
     Raises:
-        UsageError: An input matches nothing, or no file of a known format.
+        UsageError: An input matches nothing, or no file of a known format; a list cannot be read
+            or names another list.
     """
     found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    for given in inputs:
-        for url, relative, info in _files(given):
-            found.setdefault(url, (relative, info))
+    for given, origin in _expanded(inputs):
+        try:
+            for url, relative, info in _files(given):
+                found.setdefault(url, (relative, info))
+        except UsageError as error:
+            if origin:
+                raise UsageError(f"{origin}: {error}") from error
+            raise
     if not found:
         raise UsageError("no input was given; name a file, a folder, a glob or a URL")
     names = _names({url: relative for url, (relative, _) in found.items()})
@@ -86,6 +94,26 @@ def format_of(path: str) -> tuple[Format, Compression] | None:
     if form is None or (form == "parquet" and compression != "none"):
         return None
     return form, compression
+
+
+def _expanded(inputs: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The inputs with those of lists in the place of lists, and where in a list each stands."""
+    for given in inputs:
+        if not given.startswith("@"):
+            yield given, ""
+            continue
+        name = given[1:]
+        try:
+            with fsspec.open(name, "rb") as file:
+                lines = file.read().decode("utf-8-sig").splitlines()
+        except Exception as error:  # what a storage raises differs with the storage
+            raise UsageError(f"list {name!r} cannot be read: {error}") from error
+        for number, line in enumerate(lines, 1):
+            entry = line.strip()
+            if entry.startswith("@"):
+                raise UsageError(f"{name}, line {number}: a list cannot name a list ({entry})")
+            if entry and not entry.startswith("#"):
+                yield entry, f"{name}, line {number}"
 
 
 def _files(given: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -116,14 +144,16 @@ def _match(fs: Any, path: str, given: str) -> tuple[str, list[Mapping[str, Any]]
             [i for i in matched.values() if i["type"] == "file" and _shown(i, fixed)],
             False,
         )
-    if fs.isdir(path):
+    try:
+        info = fs.info(path)  # the one question to ask of each of a long list of files
+    except FileNotFoundError:
+        return path, [], True
+    if info["type"] == "directory":
         if is_output(given):
             return path, [fs.info(f"{path}/{name}") for name in list_files(given, "kept")], False
         matched = fs.find(path, detail=True)
         return path, [i for i in matched.values() if i["type"] == "file" and _shown(i, path)], False
-    if not fs.exists(path):
-        return path, [], True
-    return path.rpartition("/")[0], [fs.info(path)], True
+    return path.rpartition("/")[0], [info], True
 
 
 def _shown(info: Mapping[str, Any], root: str) -> bool:

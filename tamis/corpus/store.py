@@ -23,7 +23,7 @@ PARTS = ("kept", "dropped", "duplicates", "quarantine")
 WORK = "work"
 """Folder of intermediate files, all of them ours; ``work/LEDGER.jsonl`` are further records."""
 RUN = "run.json"
-REPORTS = ("report.json", "report.html")
+REPORTS = ("report.json", "report.html", "inspect.html")
 
 MANIFEST = "manifest.jsonl"
 RECORDS = "manifest"

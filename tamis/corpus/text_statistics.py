@@ -215,7 +215,8 @@ def _codes(text: str) -> NDArray[np.uint32]:
 
 def _runs(kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which symbols make one token with their like beside them."""
-    return (kinds == _BOTH) | (kinds == _RUNNER)
+    runs: NDArray[np.bool_] = (kinds == _BOTH) | (kinds == _RUNNER)
+    return runs
 
 
 def _words(codes: NDArray[np.uint32], kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:

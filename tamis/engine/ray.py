@@ -138,7 +138,7 @@ class RayEngine:
 
         Returns:
             For tasks: gives a scorer that sends its texts to the actors. Where the model has
-            ``load_preparer`` and ``score_tokens``, the task tokenizes and sends token ids.
+            ``preparer_loader`` and that gives something, the task tokenizes and sends token ids.
 
         Raises:
             EngineError: No actor could be started.

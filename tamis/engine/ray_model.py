@@ -77,6 +77,7 @@ class ModelActor:
         self.source, self.threads = source, threads
         self.computing = ThreadPoolExecutor(max_workers=1)
         self.model: Any = None
+        self.folder = ""
         self.queued = 0
 
     async def start(self) -> Callable[[str], Any] | None:
@@ -106,16 +107,15 @@ class ModelActor:
     def _loaded(self) -> Any:
         # Here and not in the constructor: an error there would come back as text only.
         if self.model is None:
-            model = self.source.load(self.source.folder())
+            folder = self.source.folder()
+            model = self.source.load(folder)
             _set_threads(self.threads)
-            self.model = model
+            self.folder, self.model = folder, model
         return self.model
 
     def _preparer(self) -> Callable[[str], Any] | None:
-        model = self._loaded()
-        if not hasattr(model, "score_tokens"):
-            return None
-        return getattr(model, "load_preparer", None)
+        loader = getattr(self._loaded(), "preparer_loader", None)
+        return None if loader is None else loader(self.folder)
 
 
 def _set_threads(threads: int) -> None:

@@ -35,6 +35,8 @@ QUIET = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|Worker exit type",
     # Else `uv run` makes Ray upload the working directory.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # A call after the end shall fail, and not start another Ray with settings of its own.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
 }
 """Of every session; what the user has set stays."""
 
@@ -50,8 +52,9 @@ LOCAL = {
 
 _STORE_BYTES = 256 * 2**20
 """Tasks pass token ids and scores of a few blocks; the model is not in there."""
-_LONGEST_FOLDER = 40
-"""Ray puts Unix sockets 62 characters below its folder; the system allows 107 in all."""
+_LONGEST_FOLDER = 18
+"""Ray puts Unix sockets up to 65 characters below its folder, whose name has 19; the system
+allows 107 in all, or 103."""
 
 
 def package_folder() -> Path:
@@ -67,6 +70,7 @@ class RaySession:
         self._watch: subprocess.Popen[bytes] | None = None
         self._before: dict[str, str | None] = {}
         self._on_term: Any = None
+        self._connected = False
 
     def start(self, cpus: int) -> None:
         """Start a Ray of this process's own, with so many logical CPUs and all GPUs.
@@ -74,6 +78,7 @@ class RaySession:
         Raises:
             EngineError: It does not start, or this process is connected to a Ray already.
         """
+        _require_none()
         self._set(QUIET | LOCAL | {"RAY_AUTH_TOKEN": _token()})
         self._folder = _short_folder()
         before = _descendants()
@@ -99,6 +104,7 @@ class RaySession:
         Raises:
             EngineError: There is none, or this process is connected to a Ray already.
         """
+        _require_none()
         self._set(QUIET)
         environment = {"TOKENIZERS_PARALLELISM": "false"}
         try:
@@ -118,10 +124,9 @@ class RaySession:
     def _init(self, **settings: Any) -> None:
         import ray
 
-        if ray.is_initialized():
-            raise EngineError("this process is connected to a Ray already")
         main = threading.current_thread() is threading.main_thread()
         self._on_term = signal.getsignal(signal.SIGTERM) if main else None
+        self._connected = True  # or half so, if this fails
         try:
             ray.init(
                 log_to_driver=False,
@@ -135,11 +140,13 @@ class RaySession:
 
     def stop(self) -> None:
         """Leave the cluster, or end the Ray that was started, with all of its processes."""
-        import ray
-
         try:
-            ray.shutdown(wait_for_processes=True)
+            if self._connected:
+                import ray
+
+                ray.shutdown(wait_for_processes=True)
         finally:
+            self._connected = False
             if self._watch is not None:
                 self._watch.communicate()  # it ends whatever is left
                 self._watch = None
@@ -161,6 +168,16 @@ class RaySession:
         for name, value in environment.items():
             self._before[name] = os.environ.get(name)
             os.environ.setdefault(name, value)
+
+
+def _require_none() -> None:
+    """Do nothing unless this process is connected to a Ray.
+
+    Raises:
+        EngineError: It is.
+    """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        raise EngineError("this process is connected to a Ray already")
 
 
 @functools.cache

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from tamis.config import Items, Strict
-from tamis.corpus.split import Side
 from tamis.errors import ModelError
 from tamis.models.backbone import file_sha256, quiet, require_tokenizer
 from tamis.models.encoder import Encoder, Progress, Tokens, tokenize
@@ -31,6 +29,21 @@ from tamis.models.heads import Formula, Head
 from tamis.models.settings import Backbone, Pooling
 from tamis.target import BinaryTarget, ClassesTarget, Floats, OrdinalTarget
 from tamis.task import TextLimits
+
+if TYPE_CHECKING:
+    from tamis.corpus.split import Side
+    from tamis.models.preparer import Preparer
+
+_PROBES = (
+    "",
+    " \t\r\n ",
+    "The Proof, naïve ÉCOLE Straße İstanbul ﬁn e\u0301 can't U.S.A. 3.14159 x\u00a0y\u200bz",
+    "漢字かな交じり文 한국어 عربى עברית ไทย हिन्दी 🙂👩‍👩‍👧 \x00 \ufffd \x1b",
+    "[CLS] [SEP] [PAD] [MASK] <s> </s> <pad> <unk> <mask> <|endoftext|>  ▁ Ġ ##ing",
+    "proof of a theorem, " * 4_000,
+    "z" * 3_000,
+)
+"""Texts on which tokenizers that are not the same part."""
 
 
 class TrainedOn(Strict):
@@ -92,22 +105,6 @@ class Scores:
     tokens: NDArray[np.int64]
 
 
-class Preparer:
-    """The tokenizer of a classifier and its limits, without the network.
-
-    Args:
-        tokenizer: Of the backbone.
-        limits: How much of a text is read.
-    """
-
-    def __init__(self, tokenizer: Any, limits: TextLimits) -> None:
-        self.tokenizer, self.limits = tokenizer, limits
-
-    def prepare(self, texts: Sequence[str]) -> Tokens:
-        """The tokens that ``Classifier.score_tokens`` wants."""
-        return tokenize(self.tokenizer, texts, self.limits)
-
-
 class Classifier:
     """An encoder, cut after a layer, with a head on its pooled vectors."""
 
@@ -145,14 +142,23 @@ class Classifier:
         vectors = self.encoder.encode(tokens, [layer], [pooling], progress)[layer, pooling]
         return Scores(self.info.target.score(self.head.outputs(vectors)), tokens.whole)
 
-    @staticmethod
-    def load_preparer(folder: Path | str) -> Preparer:
-        """What does ``prepare`` for the classifier of a folder, without its weights.
+    def preparer_loader(self, folder: Path | str) -> Callable[[str], Preparer] | None:
+        """What loads the tokenizing half of this classifier alone, without its weights.
 
-        Raises:
-            ModelError: As of ``load_preparer``.
+        Args:
+            folder: Of this classifier.
+
+        Returns:
+            ``load_preparer``; None where the tokenizer has no light form, or where that does
+            not cut and tokenize some difficult texts exactly as this one does.
         """
-        return load_preparer(folder)
+        from tamis.models.preparer import load_preparer
+
+        try:
+            light = load_preparer(folder).prepare(_PROBES)
+        except ModelError:
+            return None
+        return load_preparer if light.same(self.prepare(_PROBES)) else None
 
     def save(self, folder: Path) -> None:
         """Write the classifier into an empty or new folder."""
@@ -174,7 +180,8 @@ def load_classifier(folder: Path | str) -> Classifier:
     Raises:
         ModelError: The folder is incomplete, damaged or of another format.
     """
-    from transformers import AutoModel
+    import torch
+    from transformers import AutoModel, AutoTokenizer
 
     quiet()
     folder = Path(folder)
@@ -183,7 +190,9 @@ def load_classifier(folder: Path | str) -> Classifier:
         head = Head(info.formula, load_file(folder / "head.safetensors"))
         head.check()
         reference = load_file(folder / "reference.safetensors")["reference"]
-        tokenizer = _load_tokenizer(folder)
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        require_tokenizer(folder / "backbone")
+        tokenizer = AutoTokenizer.from_pretrained(folder / "backbone", local_files_only=True)
         model, report = AutoModel.from_pretrained(
             folder / "backbone",
             local_files_only=True,
@@ -199,29 +208,6 @@ def load_classifier(folder: Path | str) -> Classifier:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"classifier {folder}: {str(error).splitlines()[0]}") from None
     return Classifier(info, Encoder(model, tokenizer, info.text), head, reference)
-
-
-def load_preparer(folder: Path | str) -> Preparer:
-    """Load only the tokenizer and the limits of a saved classifier: no weights.
-
-    Raises:
-        ModelError: One of them is missing, damaged or of another format.
-    """
-    quiet()
-    folder = Path(folder)
-    limits = read_info(folder).text
-    try:
-        return Preparer(_load_tokenizer(folder), limits)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"classifier {folder}: {str(error).splitlines()[0]}") from None
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    require_tokenizer(folder / "backbone")
-    return AutoTokenizer.from_pretrained(folder / "backbone", local_files_only=True)
 
 
 def read_info(folder: Path | str) -> ClassifierInfo:

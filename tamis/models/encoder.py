@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tamis.models.backbone import transformer_layers
 from tamis.models.settings import Pooling
 
 if TYPE_CHECKING:
+    import torch
+
     from tamis.task import TextLimits
 
 Progress = Callable[[int, int], None]
@@ -42,6 +43,11 @@ class Tokens:
     def lengths(self) -> NDArray[np.int64]:
         """Number of tokens of each text (n,), as cut."""
         return np.array([len(ids) for ids in self.ids], dtype=np.int64)
+
+    def same(self, other: Tokens) -> bool:
+        """Whether all is as in ``other``."""
+        counts = np.array_equal(self.whole, other.whole)
+        return counts and (self.ids, self.pad) == (other.ids, other.pad)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], limits: TextLimits) -> Tokens:
@@ -94,6 +100,8 @@ def batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int6
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     """One L2-normalised vector a text (b, d) from its hidden states (b, t, d) and mask (b, t)."""
+    import torch
+
     weights = mask.unsqueeze(-1).to(hidden.dtype)
     if pooling == "cls":
         vector = hidden[:, 0]
@@ -106,6 +114,8 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Te
 
 def pad_batch(tokens: Tokens, rows: NDArray[np.int64], device: str) -> tuple[torch.Tensor, ...]:
     """Token ids and mask (b, t) of some texts, filled up to the longest."""
+    import torch
+
     longest = max(len(tokens.ids[row]) for row in rows)
     ids = np.full((len(rows), longest), tokens.pad, dtype=np.int64)
     mask = np.zeros((len(rows), longest), dtype=np.int64)
@@ -123,6 +133,8 @@ class Encoder:
     """
 
     def __init__(self, model: Any, tokenizer: Any, limits: TextLimits) -> None:
+        import torch
+
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model: Any = model.eval().to(self.device)
         self.tokenizer = tokenizer
@@ -191,6 +203,8 @@ class Encoder:
         self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]
     ) -> dict[int, torch.Tensor]:
         """Hidden states (b, t, d) of the wanted layers."""
+        import torch
+
         modules = transformer_layers(self.model)
         found: dict[int, torch.Tensor] = {}
 

@@ -30,7 +30,6 @@ from tamis.corpus.streams import ReadMeter
 from tamis.engine.local import LocalEngine
 from tamis.errors import UsageError
 from tamis.evaluation.bootstrap import Interval
-from tamis.scoring.filter_report import FilterReport
 from tamis.scoring.filter_run import run_filter
 from tamis.scoring.plan import Scorer, SiftPlan
 from tamis.scoring.progress import RunState

@@ -108,8 +108,22 @@ def run_filter(
     names = [shard.name for shard in shards]
     if len(set(names)) < len(names):
         raise UsageError("two shards share a name; list all inputs in one call of list_shards")
-    started = time.perf_counter()
     fingerprint = run_fingerprint(plan, shards, fingerprint_parts or {})
+    try:
+        return _filter(plan, shards, fingerprint, engine, fresh, progress)
+    except OSError as error:  # of the driver's own files; those of workers are tried again
+        raise EngineError(f"{plan.output}: {error}") from error
+
+
+def _filter(
+    plan: SiftPlan,
+    shards: Sequence[Shard],
+    fingerprint: Mapping[str, str],
+    engine: Engine | None,
+    fresh: bool,
+    progress: Progress | None,
+) -> FilterReport:
+    started = time.perf_counter()
     with open_output(plan.output, fingerprint, fresh, plan.format) as output:
         if plan.format == "delta":  # files of an earlier version of the table stay readable
             plan = replace(plan, run=output.run)

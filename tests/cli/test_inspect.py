@@ -13,7 +13,7 @@ from cli.inspect import inspect, show
 from tamis.errors import UsageError
 from tamis.scoring.inspection import inspect_output
 from tests.program import run
-from tests.scoring.test_inspection import HOSTILE, begin, broken, row, varied, write_shard
+from tests.scoring.inspection_outputs import HOSTILE, begin, broken, row, varied, write_shard
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(inspect)

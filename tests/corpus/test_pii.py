@@ -53,6 +53,8 @@ def test_emails(text, masked):
         ("version 8.8.8.8, v. 8.8.4.4, v8.8.8.8, Section 4.1.2.3, § 9.9.9.9", None),
         ("8.8.8.8.8 8.8.8.888 08.8.8.8 a8.8.8.8 8.8.8.8b 8.8.8.8-9 1,8.8.8", None),
         ("12:30:45 2020:01:02 std::dead 2001:zz 3fff:", None),
+        ("x2a00:1450::1 :2a00:1450::1 2a00:1450::1x 2a00:1450::1.5 2a00:1450::1:z", None),
+        ("2a00:1450::1. 2a00:1450:: [2a00:1450::1]", "<IP>. <IP> [<IP>]"),
     ],
 )
 def test_addresses(text, masked):
@@ -90,6 +92,13 @@ def test_ibans(text, masked):
 )
 def test_phones(text, masked):
     assert pii("phone").apply(text)[0] == (masked or text)
+
+
+def test_tables_of_numbers_are_given_up():
+    table, number = "1 2\t3 4 5 6 7 8 9 0 1 2\t1 2\n", "212-736-5000"
+    assert pii("phone").apply(table * 100 + number)[0] == table * 100 + "<PHONE>"
+    masked = pii("phone").apply(f"{number}\n{table * 10_000}{number}")[0]
+    assert masked == f"<PHONE>\n{table * 10_000}{number}"
 
 
 def test_regions():

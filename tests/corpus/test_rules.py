@@ -157,12 +157,16 @@ def test_groups_and_single_rules_can_be_off():
     [
         ("The cat sat. It slept. It woke up.", True),
         ('He said "no more of this!" And then left. He wrote it down.[1][edit]', True),
+        ("The cat sat.\nIt slept on.\nIt woke up.", True),
+        ("The cat sat.\nIt slept.\nIt woke up.", False),
+        (f"The cat sat. It slept. It woke up {'x' * 999}.", True),
+        (f"The cat sat. It slept. It woke up {'x' * 1000}.", False),
+        (f"The cat sat. It slept. It woke up {'xy ' * 600}.", True),
         ("The cat sat. It slept. It woke up", False),
         ("The cat sat. It slept. It woke up...", False),
         ("The cat sat, it slept and woke up.", False),
         ("Turn on JavaScript. Do it now. Then go on.", False),
         ("We use cookies here. You know it. Do you not.", False),
-        (f"The cat sat. It slept. It woke up {'x' * 1001}.", False),
         ("Yes. Yes.\nYes. Yes.\nYes. Yes.", False),
     ],
 )
@@ -198,7 +202,7 @@ class TestTokens:
         assert tokens.word_characters == len("In1999theA1was5")
 
     def test_equal_words_are_equal_wherever_they_stand(self):
-        words = "abc bca cab abc ab c".split()
+        words = ["abc", "bca", "cab", "abc", "ab", "c"]
         hashes = Tokens(" ".join(words)).ngrams(1).tolist()
         assert hashes[0] == hashes[3] and len(set(hashes)) == 5
 

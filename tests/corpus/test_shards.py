@@ -54,12 +54,12 @@ class TestListShards:
         [
             ("nothing-here", "matches no file"),
             ("*.jsonl", "matches no file"),
-            ("notes.txt", "no known format"),
+            ("notes.md", "no known format"),
             ("", "no known format"),
         ],
     )
     def test_refuses_in_one_sentence(self, tmp_path, name, said):
-        (tmp_path / "notes.txt").write_text("x")
+        (tmp_path / "notes.md").write_text("x")
         with pytest.raises(UsageError, match=said) as caught:
             list_shards([str(tmp_path / name)])
         assert "\n" not in str(caught.value)

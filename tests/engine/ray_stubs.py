@@ -100,12 +100,15 @@ def scored(texts):
     return said, type(state["scorer"]).__name__, os.getpid()
 
 
-def surroundings(item):
-    import tamis
+def heavy_modules(item):
+    return [name for name in ("torch", "transformers", "sklearn") if name in sys.modules]
 
-    folder = Path(tamis.__file__).parent
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-    return str(folder), files
+
+def sent_sources(item):
+    """The package that the driver sent, and all files in it."""
+    (place,) = [path for path in sys.path if "py_modules_files" in path]
+    folder = Path(place, "tamis")
+    return str(folder), [path.relative_to(place).as_posix() for path in Path(place).rglob("*")]
 
 
 def killed(folder):
@@ -118,7 +121,8 @@ def killed(folder):
         engine.place(load_model, folder)
         for process in psutil.Process().children(recursive=True):
             Path(folder, str(process.pid)).touch()
-        print(engine._session._folder, flush=True)
+        sys.stdout.write(f"{engine._session._folder}\n")
+        sys.stdout.flush()
         engine.run([(folder, n) for n in range(2)], sleep_long, print)
 
 
@@ -140,7 +144,7 @@ def joined(address, model, out):
             initializer=take_scorer,
             initargs=(load, model),
         )
-        engine.run([0], surroundings, lambda item, result: found.extend(result))
+        engine.run([0], sent_sources, lambda item, result: found.extend(result))
     Path(out).write_text(json.dumps(found))
 
 

@@ -1,6 +1,8 @@
 import importlib.metadata
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from tamis.corpus.split import split
 from tamis.errors import ModelError
 from tamis.models.backbone import file_sha256, load_backbone, locate
 from tamis.models.classifier import ClassifierInfo, as_dict, digest, load_classifier, read_info
+from tamis.models.encoder import Tokens
+from tamis.models.preparer import load_preparer
 from tamis.models.settings import HubBackbone, PackageBackbone, PathBackbone
 from tamis.models.train import train
 from tests.tiny import easy_set, easy_texts, tiny_task
@@ -43,7 +47,7 @@ def test_a_saved_classifier_scores_the_same_when_loaded(trained, saved):
     np.testing.assert_array_equal(before.values, after.values)
     np.testing.assert_array_equal(before.tokens, after.tokens)
     np.testing.assert_array_equal(trained.reference, loaded.reference)
-    assert before.tokens.max() == 64
+    assert before.tokens.tolist()[-2:] == [1, round(62 * 1200 / 371)]
     assert np.ptp(before.values) > 0.5
     low, high = trained.info.target.scale
     assert low <= before.values.min() <= before.values.max() <= high
@@ -76,6 +80,46 @@ def test_embed_gives_the_vectors_that_the_head_reads(trained):
     assert vectors.shape == (len(TEXTS), 32)
     assert len(tokens) == len(TEXTS)
     assert trained.score([]).values.shape == (0,)
+
+
+def test_scoring_has_two_halves(trained):
+    tokens = trained.prepare(TEXTS)
+    assert isinstance(tokens, Tokens)
+    halves, whole = trained.score_tokens(tokens), trained.score(TEXTS)
+    assert halves.values.tobytes() == whole.values.tobytes()
+    assert halves.tokens.tolist() == whole.tokens.tolist() == tokens.whole.tolist()
+
+
+def test_the_first_half_is_loaded_alone_and_without_torch(trained, saved):
+    light = trained.preparer_loader(str(saved))
+    assert light is load_preparer
+    assert light(saved).prepare(TEXTS).same(trained.prepare(TEXTS))
+    code = (
+        "import sys; from tamis.models.preparer import load_preparer;"
+        "load_preparer(sys.argv[1]).prepare(['proof']);"
+        "print(sorted({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"
+    )
+    run = [sys.executable, "-c", code, str(saved)]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_first_half_that_tokenizes_otherwise_is_not_offered(trained, copy):
+    path = copy / "backbone" / "tokenizer.json"
+    facts = json.loads(path.read_text())
+    facts["normalizer"]["lowercase"] = False
+    path.write_text(json.dumps(facts))
+    assert trained.preparer_loader(copy) is None
+    path.unlink()
+    assert trained.preparer_loader(copy) is None
+
+
+@pytest.mark.parametrize("name", ["classifier.json", "backbone/tokenizer.json"])
+def test_a_damaged_first_half_is_refused(copy, name):
+    path = copy / name
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelError) as caught:
+        load_preparer(copy)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_digest_follows_the_content_not_the_place(saved, copy):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tamis.errors import ModelError
 from tamis.models import encoder as module
 from tamis.models.backbone import cut, transformer_layers
-from tamis.models.encoder import Encoder, batches, pad_batch, pool, tokenize
+from tamis.models.encoder import Encoder, Tokens, batches, pad_batch, pool, tokenize
 from tamis.task import TextLimits
 from tests.tiny import easy_texts
 
@@ -36,6 +36,37 @@ def test_texts_are_cut_by_characters_then_by_tokens(encoder):
     alike = tokenize(encoder.tokenizer, [("proof " * 50)[:100]], limits)
     assert alike.ids[0] == tokens.ids[0]
     assert tokenize(encoder.tokenizer, [], limits).lengths.tolist() == []
+
+
+def test_tokens_of_whole_texts_are_counted_or_extrapolated(encoder):
+    limits = TextLimits(max_characters=100, max_tokens=16)
+    texts = ["proof lemma word1", "", "   ", "proof " * 15, "proof " * 14 + " " * 900]
+    texts += ["proof " * 150, "integral " * 40, "proof lemma " * 6 + "z" * 400]
+    tokens = tokenize(encoder.tokenizer, texts, limits)
+    assert tokens.whole.dtype == np.int64
+    assert tokens.whole[:3].tolist() == [3, 1, 1]
+    # Whole, though 16 with the special ones is more than may be read: 14 of 15 were.
+    assert tokens.whole[3] == round(14 * 90 / 83)
+    # Cut by characters only: what was read holds 100 characters.
+    assert tokens.whole[4] == round(14 * 984 / 100)
+    # Cut by tokens: 14 of 5 letters end at 83.
+    assert tokens.whole[5] == round(14 * 900 / 83)
+    # Cut by characters within a word, which gives 11 and a piece.
+    assert tokens.whole[6] == round(12 * 360 / 100)
+    # Cut by tokens within a word: the last piece that was read ends at 74.
+    assert tokens.whole[7] == round(14 * 472 / 74)
+    many = tokenize(encoder.tokenizer, texts * 3, limits)
+    assert many.whole.tolist() == tokens.whole.tolist() * 3
+
+
+def test_tokens_are_compared_by_all_they_hold(encoder):
+    tokens = tokenize(encoder.tokenizer, ["proof", "lemma proof"], encoder.limits)
+    assert tokens.same(tokenize(encoder.tokenizer, ["proof", "lemma proof"], encoder.limits))
+    for other in ("proof lemma", "lemma proof "):
+        assert tokens.same(tokenize(encoder.tokenizer, ["proof", other], encoder.limits)) == (
+            other.strip() == "lemma proof"
+        )
+    assert not tokens.same(Tokens(tokens.ids, tokens.pad))
 
 
 def test_padding_fills_up_to_the_longest(encoder):

@@ -1,122 +1,17 @@
-import base64
-import re
 from collections import Counter
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from tamis.corpus.manifest import Counts, FileRecord, RunInfo, ShardRecord
-from tamis.corpus.store import RUN, LocalStore, open_store
-from tamis.corpus.writers import SCHEMA, part_writer
+from tamis.corpus.store import LocalStore, open_store
 from tamis.errors import DataError, UsageError
 from tamis.scoring.inspection import inspect_output
 from tamis.scoring.inspection import rows as inspection_rows
 from tamis.scoring.inspection import sample as inspection_sample
-from tamis.scoring.inspection.models import readable
 from tamis.scoring.inspection.page import to_html
-from tamis.scoring.inspection.plain import one_line, visible
-from tamis.scoring.summary import Summariser
-
-PARTS = {"keep": "kept", "drop": "dropped", "duplicate": "duplicates"}
-HOSTILE = (
-    "<script>alert(1)</script> <img src=x onerror=alert(2)> [bold red]markup[/] "
-    "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202egnp.exe\u2069 end &amp; ' \""
-)
-
-
-def row(number, score, decision="keep", reason="score>=threshold", shard="s0", **changes):
-    return {
-        **dict.fromkeys(SCHEMA.names),
-        "id": f"id-{shard}-{number}",
-        "text": f"Text {number} of {shard}. " * 20,
-        "source": "web",
-        "score": score,
-        "encoder_score": score,
-        "decision": decision,
-        "reason": reason,
-        "model_version": "m/1",
-        "shard": shard,
-        "row": number,
-        "metadata": "{}",
-        **changes,
-    }
-
-
-def broken(number, reason="invalid_json", raw=b"{broken", shard="s0"):
-    encoded = base64.b64encode(raw).decode()
-    place = f"line {number + 1}"
-    return {"shard": shard, "row": number, "place": place, "reason": reason, "detail": "why",
-            "raw": encoded}  # fmt: skip
-
-
-def write_shard(out, position, rows, quarantine=(), form="parquet", threshold=3.0):
-    """Write and commit a shard as the filter does."""
-    store = open_store(str(out))
-    parts = {"kept": [], "dropped": []}
-    for each in rows:
-        parts.setdefault(PARTS[each["decision"]], []).append(each)
-    files = [_write(store, f"{name}/{position:05d}-s.{form}", r) for name, r in parts.items()]
-    if quarantine:
-        files.append(_write(store, f"quarantine/{position:05d}-s.jsonl.zst", list(quarantine)))
-    summary = Summariser(0.0, 5.0, threshold)
-    summary.add(rows)
-    for each in quarantine:
-        summary.quarantined(each["reason"])
-    record = ShardRecord(
-        shard=f"s{position}",
-        position=position,
-        counts=Counts(
-            read=len(rows) + len(quarantine),
-            kept=len(parts["kept"]),
-            dropped=len(parts["dropped"]),
-            duplicates=len(parts.get("duplicates", [])),
-            quarantined=len(quarantine),
-        ),
-        files=tuple(files),
-        summary=summary.result().model_dump(mode="json"),
-    )
-    store.append(position, record.model_dump_json().encode())
-
-
-def _write(store, path, rows) -> FileRecord:
-    with part_writer(store, path) as writer:
-        writer.write(rows)
-    return writer.record
-
-
-def begin(out, shards=1, finished=True):
-    store = open_store(str(out))
-    if isinstance(store, LocalStore):
-        Path(out).mkdir(parents=True, exist_ok=True)
-    info = RunInfo(run="r", fingerprint={"input": f"{shards} files abc", "model": "m/1"})
-    store.write(RUN, info.model_dump_json().encode())
-    if finished:
-        store.write("report.json", b"{}")
-
-
-def varied(position, size=60):
-    """Kept, dropped for three reasons, duplicates of two kinds; scores at every distance."""
-    shard, rows = f"s{position}", []
-    for i in range(size):
-        score = round(0.05 + 4.9 * (i * 37 % size) / size, 3)
-        below = score < 3
-        kind = i % 10
-        if kind == 8:
-            rows.append(row(i, None, "duplicate", "exact_duplicate", shard,
-                            duplicate_of=f"{position:05d}#{i - 8}", similarity=1.0))  # fmt: skip
-        elif kind == 9:
-            rows.append(row(i, None, "drop", "language", shard, language="de"))
-        elif below:
-            rows.append(row(i, score, "drop", "score<threshold", shard))
-        elif kind == 7:
-            rows.append(row(i, score, "drop", "gopher_bullets", shard))
-        elif kind == 6:
-            rows.append(row(i, score, "duplicate", "near_duplicate", shard,
-                            duplicate_of="00000#1", similarity=0.93))  # fmt: skip
-        else:
-            rows.append(row(i, score, shard=shard))
-    return rows
+from tamis.scoring.inspection.rows import RowReader
+from tests.scoring.inspection_outputs import begin, broken, in_row_groups, row, varied, write_shard
 
 
 @pytest.fixture(params=["parquet", "jsonl.zst"])
@@ -157,11 +52,12 @@ def test_every_group_is_there_with_its_count(out):
         assert len({(d.shard, d.row) for d in (*group.documents, *group.broken)}) == group.shown
 
 
-def test_those_near_the_threshold_are_the_nearest(out):
-    found = groups(inspect_output(out, per_group=4))
+@pytest.mark.parametrize("n", [4, 20])
+def test_those_near_the_threshold_are_the_nearest(out, n):
+    found = groups(inspect_output(out, per_group=n))
     rows = [r for position in range(3) for r in varied(position) if r["score"] is not None]
     for name, reason in (("kept", "score>=threshold"), ("dropped", "score<threshold")):
-        side = sorted(abs(r["score"] - 3) for r in rows if r["reason"] == reason)[:4]
+        side = sorted(abs(r["score"] - 3) for r in rows if r["reason"] == reason)[:n]
         near = found[f"near the threshold, {name}"]
         assert [abs(d.score - 3) for d in near.documents] == pytest.approx(side)
         assert all(d.characters == len(d.text) for d in near.documents)
@@ -255,6 +151,37 @@ def test_reading_is_bounded(tmp_path, monkeypatch):
     assert found.looked_at < 2 * inspection_sample.FEWEST_FILES * 250 + 1_500
     assert opened["kept"] <= 3 * inspection_sample.FEWEST_FILES + 5
     assert opened["dropped"] <= 2 * inspection_sample.FEWEST_FILES
+
+
+def test_row_groups_are_read_to_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(inspection_rows, "PARQUET_ROWS", 100)
+    begin(tmp_path)
+    in_row_groups(tmp_path, [row(3 * i, 4.0 + i / 10_000) for i in range(2_000)], size=50)
+    looked_at, seen = [], set()
+    for seed in range(6):
+        found = inspect_output(str(tmp_path), 5, seed, ["kept"])
+        looked_at.append(found.looked_at)
+        kept = groups(found)["kept"].documents
+        assert all(d.text.startswith(f"Text {d.row} of s0") and d.row % 3 == 0 for d in kept)
+        assert all(d.score == pytest.approx(4 + d.row / 30_000) for d in kept)
+        assert len({d.row // 150 for d in kept}) <= 2
+        seen |= {d.row // 150 for d in kept}
+        near = groups(found)["near the threshold, kept"].documents
+        assert [d.row for d in near] == [0, 3, 6, 9, 12]
+        assert [d.id for d in near] == [f"id-s0-{d.row}" for d in near]
+    assert max(looked_at) <= 100 + 5 + 5 + 50 + 5
+    assert len(seen) > 4
+
+
+def test_a_document_is_found_in_the_row_group_that_has_it(tmp_path):
+    begin(tmp_path)
+    in_row_groups(tmp_path, [row(3 * i, 4.0) for i in range(500)], size=50)
+    reader = RowReader(open_store(str(tmp_path)), cut=100)
+    found = reader.numbered("kept/00000-s.parquet", {0, 750, 751, 1_497, 9_999})
+    assert {number: r["id"] for number, r in found.items()} == {
+        n: f"id-s0-{n}" for n in (0, 750, 1_497)
+    }
+    assert reader.looked_at <= 3 * 50 + 3
 
 
 def test_lines_are_read_to_a_bound(tmp_path, monkeypatch):
@@ -356,62 +283,3 @@ def test_on_an_object_store(tmp_path):
         assert groups(found)["invalid_json"].broken[0].raw == "{broken"
     finally:
         fsspec.filesystem("memory").rm(out.partition("/out")[0], recursive=True)
-
-
-def test_texts_are_cut_and_their_length_is_told(tmp_path):
-    begin(tmp_path)
-    long = "wörd " * 10_000
-    write_shard(tmp_path, 0, [row(0, 4.0, text=long, metadata='{"u": "' + "x" * 50_000 + '"}')])
-    shown = inspect_output(str(tmp_path), text=700).groups[0].documents[0]
-    assert shown.text == long[:700] and shown.characters == 50_000
-    assert len(shown.metadata) < 10_000
-    page = to_html(inspect_output(str(tmp_path), text=700))
-    assert "the first 700 of 50,000" in page and len(page) < 40_000
-
-
-def test_a_hostile_document_does_nothing_on_the_page(tmp_path):
-    begin(tmp_path)
-    changes = dict.fromkeys(("text", "id", "source", "language"), HOSTILE)
-    metadata = '{"<script>": "</dd><script>"}'
-    rows = [
-        row(0, 4.0, **changes, metadata=metadata),
-        row(1, None, "drop", "<script>reason", **changes),
-        row(2, None, "duplicate", "near_duplicate", **changes, duplicate_of="00000#0"),
-    ]
-    for each in rows:
-        each["shard"] = HOSTILE
-    bad = [broken(3, raw=HOSTILE.encode()), broken(4, raw=b"\x00\xff\xfe\x01" * 30)]
-    bad[0]["place"] = bad[0]["detail"] = HOSTILE
-    write_shard(tmp_path, 0, rows, bad)
-    page = to_html(inspect_output(str(tmp_path)))
-    assert "<script" not in page.lower() and "<img" not in page
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page)
-    assert "&lt;script&gt;alert(1)" in page and "‹U+202E›gnp.exe" in page and "␛[31m" in page
-    assert "00 ff fe 01 00 ff" in page
-    assert not re.search(r"(?:src|href|url|action)\s*=?\s*[\"'(]\s*(?!#)\w+:", page)
-    assert "default-src &#x27;none&#x27;" in page or "default-src 'none'" in page
-    assert page.count("<section") == len(inspect_output(str(tmp_path)).groups)
-
-
-def test_what_acts_is_made_visible():
-    assert visible("a\r\nb\tc") == "a\nb\tc"
-    assert visible("\x1b[2J\x07\x7f\x9b") == "␛[2J␇␡‹U+009B›"
-    assert visible("\u202eevil\u2066 \U000e0041 \ud800") == (
-        "‹U+202E›evil‹U+2066› ‹U+E0041› ‹U+D800›"
-    )
-    assert visible("שלום, é e\u0301 👩‍🔬 中文") == "שלום, é e\u0301 👩‍🔬 中文"
-    assert len(visible("a" + "\u0301" * 500)) == 5
-    assert one_line("  many \n\n blanks  here ", 50) == "many blanks here"
-    assert len(one_line("x" * 10_000_000, 40)) == 40
-
-
-def test_bytes_are_shown_as_text_or_in_hexadecimal():
-    def shown(raw):
-        return readable(base64.b64encode(raw).decode())
-
-    assert shown(b'{"text": "caf\xc3\xa9"') == '{"text": "café"'
-    assert shown(b"mostly readable text with one bad \xff byte") == (
-        "mostly readable text with one bad \\xff byte"
-    )
-    assert shown(b"\x1f\x8b\x08\x00\x99\x00") == "1f 8b 08 00 99 00"
-    assert readable("not base64!") == "" and shown(b"") == ""

@@ -7,8 +7,8 @@ import pytest
 from tamis.corpus.manifest import read_output
 from tamis.corpus.readers import list_shards
 from tamis.corpus.settings import ExactSettings, FilterSettings, LanguageSettings
-from tamis.errors import ConfigError, UsageError
 from tamis.engine.local import LocalEngine
+from tamis.errors import ConfigError, UsageError
 from tamis.scoring.filter_run import run_filter
 from tamis.scoring.scored import count_scores
 from tamis.scoring.select import Criterion, select
@@ -43,7 +43,7 @@ def rows(out, part="kept"):
 
 @pytest.mark.parametrize("threshold", [1.0, 3.0, 4.5])
 def test_the_same_as_a_filter_with_that_threshold(scored, tmp_path, threshold):
-    source, before, settings, corpus = scored
+    _source, _before, settings, corpus = scored
     out, selection = run(scored, tmp_path, "threshold", threshold)
     plan = stubs.make_plan(tmp_path / "again", filter=settings, threshold=threshold)
     again = run_filter(plan, list_shards([str(corpus)]), progress=stubs.quiet)
@@ -57,7 +57,7 @@ def test_the_same_as_a_filter_with_that_threshold(scored, tmp_path, threshold):
 
 
 def test_a_share_of_the_scored(scored, tmp_path):
-    out, selection = run(scored, tmp_path, "top_share", 0.25)
+    _out, selection = run(scored, tmp_path, "top_share", 0.25)
     scores = sorted(
         row["score"]
         for part in ("kept", "dropped", "duplicates")
@@ -71,14 +71,14 @@ def test_a_share_of_the_scored(scored, tmp_path):
 
 def test_a_budget_of_tokens_is_kept_and_used(scored, tmp_path):
     whole = count_scores(scored[0], (0.0, 5.0)).tokens.sum()
-    out, selection = run(scored, tmp_path, "token_budget", whole // 3)
+    _out, selection = run(scored, tmp_path, "token_budget", whole // 3)
     assert 0.8 * whole / 3 < selection.report.tokens_kept <= whole // 3
     with pytest.raises(UsageError, match="--token-budget: given 1; allowed: at least"):
         run(scored, tmp_path / "b", "token_budget", 1)
 
 
 def test_stages_after_the_score_may_change(scored, tmp_path):
-    out, selection = run(
+    _out, selection = run(
         scored, tmp_path, "threshold", 0.5, settings=["near_duplicates.enabled=false"]
     )
     assert selection.report.counts.duplicates == selection.unscored["exact_duplicate"]

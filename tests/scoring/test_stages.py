@@ -21,10 +21,11 @@ from tamis.engine.local import LocalEngine
 from tamis.scoring.filter_run import run_filter
 from tests.scoring import filter_stubs as stubs
 
-WORDS = (
+_WORDS = (
     "river mountain stone valley forest water light summer winter bread people house garden "
     "music letter number history science market window village teacher student planet engine"
-).split()
+)
+WORDS = _WORDS.split()
 GERMAN = (
     "Der Fluss fließt durch das Tal und die Menschen im Dorf leben seit vielen Jahren vom "
     "Fischfang und vom Handel mit den Städten an der Küste, die sie jeden Sommer besuchen."
@@ -35,11 +36,11 @@ QUESTION = "what is the name of the tallest mountain that stands in the northern
 def prose(seed, sentences=8):
     """English-looking sentences that differ from seed to seed."""
     chance = random.Random(seed)
-    made = [
-        f"The {' and the '.join(chance.sample(WORDS, 3))} have been of use to {chance.choice(WORDS)} "
-        f"number {chance.randrange(10**6)} that is with {' '.join(chance.sample(WORDS, 4))}."
-        for _ in range(sentences)
-    ]
+    made = []
+    for _ in range(sentences):
+        three, four = " and the ".join(chance.sample(WORDS, 3)), " ".join(chance.sample(WORDS, 4))
+        number = f"{chance.choice(WORDS)} number {chance.randrange(10**6)}"
+        made.append(f"The {three} have been of use to {number} that is with {four}.")
     return " ".join(made)
 
 
@@ -138,9 +139,7 @@ def test_every_stage_says_what_it_took_out(tmp_path):
     assert "<EMAIL>" in kept["mail"]["text"] and kept["mail"]["pii_found"] == 1
     assert "jane.doe" not in kept["mail"]["text"]
     assert report.summary.pii == {"email": 1}
-    assert str(report.counts) == (
-        "in 6 = kept 2 + dropped 3 + duplicates 0 + quarantined 1"
-    )
+    assert str(report.counts) == ("in 6 = kept 2 + dropped 3 + duplicates 0 + quarantined 1")
     assert list(report.stages) == [
         "hash", "read", "exact", "language", "score", "rules", "decontamination", "pii", "sign",
         "write", "near_duplicates",
