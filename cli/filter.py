@@ -182,7 +182,7 @@ def stages_of(task: Task) -> list[str]:
         "score": True,
         "rules": chosen.rules.enabled,
         "decontamination": bool(chosen.decontamination.files),
-        f"personal data ({chosen.pii.action})": chosen.pii.action != "off",
+        f"personal data ({chosen.pii.action})": chosen.pii.action != "none",
         "near-duplicates": chosen.near_duplicates.enabled,
     }
     return [name for name, on in switches.items() if on]

@@ -9,6 +9,7 @@ element again in each paragraph (1,000 of both make a million nodes of 17 KB).
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cache
 from typing import TYPE_CHECKING
@@ -66,7 +67,8 @@ def extract(html: str, settings: HtmlSettings) -> str:
     html = _guarded(html)
     try:
         tree = _parse(html)
-        if html.count("<") >= MAX_DEPTH and _is_deep(tree):
+        # A tag opens three elements at most: a cell brings its row and its table's body.
+        if 3 * html.count("<") + 3 > MAX_DEPTH and _is_deep(tree):
             raise HtmlError("html_too_deep", f"elements nested over {MAX_DEPTH} levels")
         if settings.extractor == "trafilatura":
             return _trafilatura(html)
@@ -116,4 +118,6 @@ def _deep_selector() -> str:
 def _trafilatura(html: str) -> str:
     import trafilatura
 
+    # It logs each page in which it finds nothing; here that is counted by reason.
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL + 1)
     return trafilatura.extract(html) or ""

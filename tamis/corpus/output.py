@@ -134,6 +134,11 @@ def open_output(
             store.repair()
             log = DeltaLog(out, SCHEMA, run=info.run) if form == "delta" else None
         else:
+            if form != "delta" and "_delta_log" in names:
+                raise UsageError(
+                    f"{out} is a Delta table, whose earlier versions need their files; use "
+                    "--format delta, or choose another output"
+                )
             info = RunInfo(run=secrets.token_hex(4), fingerprint=dict(fingerprint))
             # The data of a table's earlier versions stay; its log begins the new run when asked.
             store.clear(keep_table=form == "delta" and "_delta_log" in names)

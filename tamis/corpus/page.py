@@ -139,7 +139,7 @@ def page_text(body: bytes, charset: str) -> str:
     text = body.decode("utf-8", "replace")
     bad = text.count("\ufffd")
     # Each character beyond ASCII makes the text shorter than its bytes.
-    if 4 * bad <= len(body) - len(text):
+    if 2 * bad <= len(body) - len(text):
         return text
     known = detect_encoding(body)
     return body.decode("cp1252" if known in (None, "utf-8") else known, "replace")

@@ -126,7 +126,7 @@ class DecontaminationSettings(Strict):
 class PiiSettings(Strict):
     """Personal data in kept documents."""
 
-    action: Literal["off", "mask", "drop"] = "off"
+    action: Literal["none", "mask", "drop"] = "none"
     kinds: Annotated[Items[PiiKind], Field(min_length=1)] = ("email", "ip", "phone", "iban")
     regions: Items[str] = ("US",)
     """Countries (ISO 3166) whose national phone numbers are known by their form; numbers that

@@ -73,14 +73,17 @@ class TrackedFile(io.RawIOBase):
         self.consumed = 0
 
     def read(self, size: int = -1) -> bytes:
-        """Read up to ``size`` bytes.
+        """Read ``size`` bytes, fewer only at the end.
 
         Raises:
             OSError: The storage failed; remembered in ``error``.
         """
         with self._storage():
             data = bytes(self.raw.read(size))
-            if not data and size and (at := int(self.raw.tell())) < self.size:
+            while len(data) < size and (more := self.raw.read(size - len(data))):
+                data += more
+            ended = size < 0 or len(data) < size
+            if ended and (at := int(self.raw.tell())) < self.size:
                 raise OSError(f"the storage ended at byte {at:,} of {self.size:,}")
         self.consumed += len(data)
         return data

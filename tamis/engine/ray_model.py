@@ -70,32 +70,36 @@ class Source:
 class ModelActor:
     """Holds the model in a process of its own and scores one block after another.
 
-    Its methods are coroutines, so that it answers how busy it is while it computes.
+    Its methods are coroutines, so that it answers how busy it is while it computes. Each is told
+    the source, for a process that replaces another has nothing.
+
+    Args:
+        threads: Of torch.
     """
 
-    def __init__(self, source: Source, threads: int) -> None:
-        self.source, self.threads = source, threads
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
         self.computing = ThreadPoolExecutor(max_workers=1)
         self.model: Any = None
         self.folder = ""
         self.queued = 0
 
-    async def start(self) -> Callable[[str], Any] | None:
+    async def start(self, source: Source) -> Callable[[str], Any] | None:
         """Load the model; returns what loads its tokenizing half, where it has one."""
-        found: Callable[[str], Any] | None = await self._compute(self._preparer)
+        found: Callable[[str], Any] | None = await self._compute(lambda: self._preparer(source))
         return found
 
     async def busy(self) -> int:
         """Blocks that wait or are being scored."""
         return self.queued
 
-    async def score(self, texts: Sequence[str]) -> Any:
+    async def score(self, source: Source, texts: Sequence[str]) -> Any:
         """What the model says of texts."""
-        return await self._compute(lambda: self._loaded().score(texts))
+        return await self._compute(lambda: self._loaded(source).score(texts))
 
-    async def score_tokens(self, tokens: Any) -> Any:
+    async def score_tokens(self, source: Source, tokens: Any) -> Any:
         """What the model says of texts that were tokenized elsewhere."""
-        return await self._compute(lambda: self._loaded().score_tokens(tokens))
+        return await self._compute(lambda: self._loaded(source).score_tokens(tokens))
 
     async def _compute(self, what: Callable[[], Any]) -> Any:
         self.queued += 1
@@ -104,17 +108,17 @@ class ModelActor:
         finally:
             self.queued -= 1
 
-    def _loaded(self) -> Any:
+    def _loaded(self, source: Source) -> Any:
         # Here and not in the constructor: an error there would come back as text only.
         if self.model is None:
-            folder = self.source.folder()
-            model = self.source.load(folder)
+            folder = source.folder()
+            model = source.load(folder)
             _set_threads(self.threads)
             self.folder, self.model = folder, model
         return self.model
 
-    def _preparer(self) -> Callable[[str], Any] | None:
-        loader = getattr(self._loaded(), "preparer_loader", None)
+    def _preparer(self, source: Source) -> Callable[[str], Any] | None:
+        loader = getattr(self._loaded(source), "preparer_loader", None)
         return None if loader is None else loader(self.folder)
 
 
@@ -130,12 +134,13 @@ class SharedScorer:
     """In a task: scores texts by sending them to the less busy of two actors.
 
     Args:
+        source: Of the model.
         actors: Handles of the actors.
         preparer: Tokenizes here, where the model has such a half.
     """
 
-    def __init__(self, actors: Sequence[Any], preparer: Any | None) -> None:
-        self.actors, self.preparer = actors, preparer
+    def __init__(self, source: Source, actors: Sequence[Any], preparer: Any | None) -> None:
+        self.source, self.actors, self.preparer = source, actors, preparer
 
     def score(self, texts: Sequence[str]) -> Any:
         """What the model says of the texts, as if it were here.
@@ -152,7 +157,7 @@ class SharedScorer:
             what, method = self.preparer.prepare(texts), "score_tokens"
         call = getattr(self._least_busy(), method)
         try:
-            return ray.get(call.remote(what))
+            return ray.get(call.remote(self.source, what))
         except ray.exceptions.RayTaskError as error:
             raise cause_of(error) from None
 
@@ -202,7 +207,7 @@ class SharedLoader:
         preparer = None
         if self.load_preparer is not None:
             preparer = self.load_preparer(self.source.folder())
-        return SharedScorer(self.actors, preparer)
+        return SharedScorer(self.source, self.actors, preparer)
 
 
 @dataclass
@@ -254,9 +259,9 @@ def place_model(
     source = Source(load, model_dir, ship_folder(model_dir) if ship else None)
     settings = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": 0}
     actor: Any = ray.remote(**settings)(ModelActor)  # type: ignore[call-overload]
-    actors = [actor.remote(source, threads) for _ in range(count)]
+    actors = [actor.remote(threads) for _ in range(count)]
     try:
-        started = {one.start.remote(): one for one in actors}
+        started = {one.start.remote(source): one for one in actors}
         ready, _ = ray.wait(list(started), num_returns=1, timeout=_FIRST_SECONDS)
         if not ready:
             wants = f"{cpus} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")

@@ -7,7 +7,6 @@ process, however that ends.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import secrets
@@ -18,13 +17,11 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
-
 import tamis
+from tamis.engine.ray_watch import MARK
 from tamis.errors import EngineError
 
 QUIET = {
@@ -52,8 +49,8 @@ LOCAL = {
 
 _STORE_BYTES = 256 * 2**20
 """Tasks pass token ids and scores of a few blocks; the model is not in there."""
-_LONGEST_FOLDER = 18
-"""Ray puts Unix sockets up to 65 characters below its folder, whose name has 19; the system
+_LONGEST_FOLDER = 16
+"""Ray puts Unix sockets up to 65 characters below its folder, whose name has 21; the system
 allows 107 in all, or 103."""
 
 
@@ -81,19 +78,23 @@ class RaySession:
         _require_none()
         self._set(QUIET | LOCAL | {"RAY_AUTH_TOKEN": _token()})
         self._folder = _short_folder()
-        before = _descendants()
         try:
+            # Before Ray: this process may be killed while that starts.
+            self._watch = _watch(self._folder)
+            os.environ[MARK] = str(self._folder)
             self._init(
                 address="local",
                 num_cpus=cpus,
                 include_dashboard=False,
                 object_store_memory=_STORE_BYTES,
-                _temp_dir=str(self._folder),
+                # One below: Ray opens its own to all users.
+                _temp_dir=str(self._folder / "r"),
             )
-            self._watch = _watch(_descendants() - before, self._folder)
         except BaseException:
             self.stop()
             raise
+        finally:
+            os.environ.pop(MARK, None)  # processes that others start are not Ray's
 
     def join(self, address: str) -> None:
         """Join a running cluster, in a namespace of our own; workers are sent our sources only.
@@ -191,25 +192,13 @@ def _short_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="tamis-ray-", dir=None if short else "/tmp"))  # noqa: S108
 
 
-def _watch(processes: Iterable[psutil.Process], folder: Path) -> subprocess.Popen[bytes]:
-    """A process that outlives this one by moments, to end the Ray that it started.
-
-    Ray's own agents notice only after a minute that it is gone.
-    """
+def _watch(folder: Path) -> subprocess.Popen[bytes]:
+    """A process that outlives this one by moments, to end the Ray of a folder."""
     script = Path(__file__).with_name("ray_watch.py")
-    watch = subprocess.Popen(
-        [sys.executable, "-P", str(script)],
+    return subprocess.Popen(
+        [sys.executable, "-P", str(script), str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    known = [[process.pid, process.create_time()] for process in processes]
-    if watch.stdin is not None:
-        watch.stdin.write(json.dumps({"processes": known, "folder": str(folder)}).encode() + b"\n")
-        watch.stdin.flush()
-    return watch
-
-
-def _descendants() -> set[psutil.Process]:
-    return set(psutil.Process().children(recursive=True))

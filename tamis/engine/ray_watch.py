@@ -1,12 +1,13 @@
 """A process that waits for another to go, then ends the Ray that it had started.
 
-It reads one line from its standard input: ``{"processes": [[pid, created], ...], "folder": path}``
-and then waits for the end of the file, which comes when whoever holds the other end is gone.
+Its argument is Ray's folder. It waits for the end of its standard input, which comes when
+whoever holds the other end is gone, in whatever way. Ray's own processes would notice only
+after a minute, and some never where Ray was still starting.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import shutil
 import signal
 import sys
@@ -15,46 +16,46 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-_PATIENCE = 5.0
-"""Seconds for processes to go and for the last files to be written."""
+MARK = "TAMIS_RAY_FOLDER"
+"""Variable that all processes of a Ray of ours have, and no other."""
+_PATIENCE = 10.0
+"""Seconds to go on for; processes may just be starting others."""
 
 
-def end(processes: list[list[float]], folder: str) -> None:
-    """Kill processes and all below them, then remove their folder.
+def end(folder: str) -> None:
+    """Kill all processes that are marked with a folder, then remove it.
 
     Args:
-        processes: Process ids, each with the time of its creation so that it is known again.
         folder: Of Ray's logs and sockets.
     """
-    doomed: dict[int, psutil.Process] = {}
-    for pid, created in processes:
-        try:
-            process = psutil.Process(int(pid))
-            if process.create_time() == created:
-                doomed |= {child.pid: child for child in process.children(recursive=True)}
-                doomed[process.pid] = process
-        except psutil.Error:
-            continue
-    for process in doomed.values():
-        try:
-            process.kill()
-        except psutil.Error:
-            continue
-    psutil.wait_procs(list(doomed.values()), timeout=_PATIENCE)
     until = time.monotonic() + _PATIENCE
-    while Path(folder).exists() and time.monotonic() < until:
-        shutil.rmtree(folder, ignore_errors=True)  # a dying worker may write its last line
-        time.sleep(0.1)
+    while time.monotonic() < until:
+        found = _marked(folder)
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, timeout=1)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not found and not Path(folder).exists():
+            return
+
+
+def _marked(folder: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            zombie = process.status() == psutil.STATUS_ZOMBIE
+            if not zombie and process.environ().get(MARK) == folder:
+                found.append(process)
+    return found
 
 
 def main() -> None:
     """Wait for the end of the input, then ``end``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    first = sys.stdin.readline()
     sys.stdin.read()
-    if first:
-        end(**json.loads(first))
+    end(sys.argv[1])
 
 
 if __name__ == "__main__":

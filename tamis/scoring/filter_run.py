@@ -13,6 +13,7 @@ The driver holds counts and paths, never documents.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -127,9 +128,9 @@ def _filter(
     with open_output(plan.output, fingerprint, fresh, plan.format) as output:
         if plan.format == "delta":  # files of an earlier version of the table stay readable
             plan = replace(plan, run=output.run)
-        run = _Run(plan, shards, output, progress)
         if len(output.committed) < len(shards):
             with engine or LocalEngine(1) as workers:
+                run = _Run(_sharing(plan, workers.workers), shards, output, progress)
                 run.passes(workers)
             output.store.repair()  # a worker may have been killed and replaced on the way
         report = build_report(
@@ -148,6 +149,14 @@ def _filter(
         output.store.sweep(named, run=plan.run)
         output.store.remove_tree("work")
     return report
+
+
+def _sharing(plan: SiftPlan, workers: int) -> SiftPlan:
+    """The plan, with the cores shared out among workers; torch would take them all in each."""
+    if plan.threads or workers < 2:
+        return plan
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return replace(plan, threads=max(1, (cores or 1) // workers))
 
 
 @dataclass

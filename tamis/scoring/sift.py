@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-import sys
 import time
 from collections.abc import Iterable, Iterator, MutableSequence
 from contextlib import ExitStack
@@ -48,9 +47,6 @@ class Sifter:
         self.store: OutputStore = open_store(plan.output)
         self.stages = Stages(plan)
         self.signer = Signer(plan.filter.near_duplicates) if plan.dedup_near else None
-        # Workers share the cores; torch would take them all in each. Not imported for its own sake.
-        if plan.threads and "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(plan.threads)
 
     def sift(self, position: int, shard: Shard, exact_tasks: int = 0) -> ShardRecord:
         """Write the rows of a shard to the parts of the output; nothing is committed yet.

@@ -8,6 +8,7 @@ stage decided about is kept.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -112,14 +113,18 @@ class Stages:
             self.text_stages.append(("rules", _rules(plan)))
         if chosen.decontamination.files:
             self.text_stages.append(("decontamination", _decontamination(plan)))
-        if chosen.pii.action != "off":
+        if chosen.pii.action != "none":
             self.text_stages.append(("pii", _pii(plan)))
         self.language = _language(plan) if chosen.language.enabled else None
 
     @cached_property
     def scorer(self) -> Scorer:
         """The model; loaded with the first document to score."""
-        return self.plan.load(self.plan.model_dir)
+        scorer = self.plan.load(self.plan.model_dir)
+        # Workers share the cores; torch would take them all in each. Not imported for its own sake.
+        if self.plan.threads and "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(self.plan.threads)
+        return scorer
 
     def for_scored(self) -> ShardStages:
         """The stages for documents whose scores are known: decide again, then the rest."""

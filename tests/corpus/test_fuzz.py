@@ -5,11 +5,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.corpus.broken_shards import PACKED, SUFFIXES, shard
 
 from tamis.corpus.document import Document, Quarantined
 from tamis.corpus.readers import ReadLimits, list_shards, read_shard
 from tamis.task import Columns
+from tests.corpus.broken_shards import PACKED, SUFFIXES, shard
 
 KINDS = [f"{suffix}{packing}" for suffix in SUFFIXES for packing in PACKED] + ["parquet"]
 WORDS = st.text("abcdefgh ,\"'<>\n\u00e9\u4e2d", max_size=40).map(lambda text: f"word {text} end")

@@ -117,13 +117,16 @@ def killed(folder):
 
     from tests.engine.engine_stubs import sleep_long
 
+    tasks, started = Path(folder, "tasks"), Path(folder, "started")
+    tasks.mkdir()
+    started.mkdir()
     with RayEngine(workers=2) as engine:
         engine.place(load_model, folder)
         for process in psutil.Process().children(recursive=True):
-            Path(folder, str(process.pid)).touch()
+            (started / str(process.pid)).touch()
         sys.stdout.write(f"{engine._session._folder}\n")
         sys.stdout.flush()
-        engine.run([(folder, n) for n in range(2)], sleep_long, print)
+        engine.run([(str(tasks), n) for n in range(2)], sleep_long, print)
 
 
 def joined(address, model, out):

@@ -17,7 +17,7 @@ from tamis.corpus.split import split
 from tamis.engine.local import LocalEngine
 from tamis.engine.ray import RayEngine
 from tamis.engine.ray_files import ShippedFolder
-from tamis.engine.ray_watch import end
+from tamis.engine.ray_watch import MARK, end
 from tamis.errors import EngineError, ModelError, UsageError
 from tamis.models.classifier import load_classifier
 from tests.engine import engine_stubs as stubs
@@ -278,9 +278,10 @@ def test_nothing_outlives_a_driver_that_is_killed(tmp_path):
     try:
         folder = Path(driver.stdout.readline().strip())
         assert folder.is_dir(), driver.stderr.read()
-        wait_for(lambda: len(list(tmp_path.iterdir())) >= 10)
-        started = [psutil.Process(int(path.name)) for path in tmp_path.iterdir()]
-        wait_for(lambda: sum(process.name().startswith("ray::_work") for process in started) == 2)
+        wait_for(lambda: len(list((tmp_path / "tasks").iterdir())) == 2)
+        files = [*(tmp_path / "tasks").iterdir(), *(tmp_path / "started").iterdir()]
+        started = [psutil.Process(int(path.name)) for path in files]
+        assert len(started) > 10
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
@@ -289,20 +290,42 @@ def test_nothing_outlives_a_driver_that_is_killed(tmp_path):
     assert driver.stderr.read() == ""
 
 
-def test_the_watch_ends_what_it_was_told_of_and_nothing_else(tmp_path):
-    sleepers = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+def test_the_watch_ends_what_is_marked_and_nothing_else(tmp_path):
+    folder = tmp_path / "ray"
+    folder.mkdir()
+    marks = (str(folder), str(tmp_path), None)
+    sleepers = [
+        subprocess.Popen(["sleep", "60"], env=os.environ | ({MARK: mark} if mark else {}))
+        for mark in marks
+    ]
     try:
-        times = [psutil.Process(sleeper.pid).create_time() for sleeper in sleepers]
-        folder = tmp_path / "ray"
-        folder.mkdir()
-        end([[sleepers[0].pid, times[0]], [sleepers[1].pid, times[1] - 9]], str(folder))
-        assert sleepers[0].poll() is not None
-        assert sleepers[1].poll() is None, "another process under a pid that was used before"
+        end(str(folder))
+        assert [sleeper.poll() is None for sleeper in sleepers] == [False, True, True]
         assert not folder.exists()
     finally:
         for sleeper in sleepers:
             sleeper.kill()
             sleeper.wait()
+
+
+@pytest.mark.parametrize("when", [0, 2, 5])
+def test_nothing_outlives_a_driver_that_is_killed_while_ray_starts(tmp_path, when):
+    code = "from tamis.engine.ray import RayEngine; RayEngine(workers=1).__enter__(); input()"
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": "/tmp"},
+        stdin=subprocess.PIPE,
+    )
+    try:
+        wait_for(lambda: len(psutil.Process(driver.pid).children(recursive=True)) > when)
+        started = psutil.Process(driver.pid).children(recursive=True)
+        folder = Path(next(p.cmdline()[-1] for p in started if "ray_watch" in str(p.cmdline())))
+    finally:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        driver.stdin.close()
+    wait_for(lambda: not any(alive(process.pid) for process in started))
+    assert not folder.exists()
 
 
 def test_a_shipped_folder_that_was_changed_is_refused(engine, tmp_path, monkeypatch):
