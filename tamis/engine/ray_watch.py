@@ -45,9 +45,17 @@ def _marked(folder: str) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             zombie = process.status() == psutil.STATUS_ZOMBIE
-            if not zombie and process.environ().get(MARK) == folder:
+            if not zombie and _mark_of(process, folder):
                 found.append(process)
     return found
+
+
+def _mark_of(process: psutil.Process, folder: str) -> bool:
+    environment = Path(f"/proc/{process.pid}/environ")
+    if environment.parent.exists():
+        # Processes that have named themselves wrote over the start of it; psutil sees nothing.
+        return f"{MARK}={folder}".encode() in environment.read_bytes().split(b"\0")
+    return bool(process.environ().get(MARK) == folder)
 
 
 def main() -> None:

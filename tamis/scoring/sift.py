@@ -63,6 +63,8 @@ class Sifter:
             EngineError: Rows were lost or made up on the way.
             OSError: Storage failed.
         """
+        if shard.size and not isinstance(shard, ScoredShard):
+            self.stages.load()
         wall, cpu = time.perf_counter(), time.process_time()
         known = (
             read_duplicates(self.store, exact_paths(exact_tasks), position) if exact_tasks else {}

@@ -126,6 +126,10 @@ class Stages:
             sys.modules["torch"].set_num_threads(self.plan.threads)
         return scorer
 
+    def load(self) -> None:
+        """Load the model now, so that no document pays for it."""
+        _ = self.scorer
+
     def for_scored(self) -> ShardStages:
         """The stages for documents whose scores are known: decide again, then the rest."""
         return ShardStages([("threshold", self._decide), *self.text_stages])
