@@ -94,9 +94,16 @@ def test_a_worker_is_initialized_once_for_each_run(engine):
     assert os.getpid() not in {pid for _, (pid, _) in first + again}
 
 
-def test_no_more_items_are_in_work_than_there_are_workers(engine, tmp_path):
+def test_no_more_items_are_in_work_than_there_are_workers(engine, tmp_path, monkeypatch):
+    import ray
+
+    handed_out, wait = [], ray.wait
+    monkeypatch.setattr(
+        ray, "wait", lambda tasks, **more: handed_out.append(len(tasks)) or wait(tasks, **more)
+    )
     done = collect(engine, [(str(tmp_path), n) for n in range(10)], ray_stubs.running)
     assert max(seen for _, seen in done) == 2
+    assert max(handed_out) == 2
 
 
 def test_a_worker_that_dies_is_replaced(engine, tmp_path):
