@@ -19,9 +19,15 @@ from tamis.corpus.streams import HEAD, RATIO_FROM, ReadMeter, TrackedFile, open_
 from tamis.corpus.tables import bad_header
 
 _BATCH_BYTES = 1 << 25
-_REPEATED_BYTES = 1 << 28
+_REPEATED_BYTES = 1 << 26
 _GROUP_BYTES = 1 << 36
 _GROUP_ROWS = 1 << 40
+# Without pre-buffering a column is read page by page, not as a whole.
+_READING: dict[str, Any] = {
+    "buffer_size": 1 << 20,
+    "pre_buffer": False,
+    "page_checksum_verification": True,
+}
 _BINARY = (
     pa.types.is_string,
     pa.types.is_large_string,
@@ -46,10 +52,7 @@ def read_parquet(shard: Shard, rows: Rows, meter: ReadMeter | None = None) -> It
             return
         file.seek(0)
         try:
-            # Without pre-buffering a column is read page by page, not as a whole.
-            parquet = pq.ParquetFile(
-                file, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True
-            )
+            parquet = pq.ParquetFile(file, **_READING)
             names = list(parquet.schema_arrow.names)
             groups = [parquet.metadata.row_group(g) for g in range(parquet.num_row_groups)]
             counts = [group.num_rows for group in groups]
@@ -70,7 +73,7 @@ def read_parquet(shard: Shard, rows: Rows, meter: ReadMeter | None = None) -> It
                     continue
                 if not 0 <= count < _GROUP_ROWS:
                     raise ValueError(f"it claims {count:,} rows")
-                size = _batch_rows(group, rows.limits.batch_rows)
+                size = _batch_rows(file, parquet.metadata, number, rows.limits.batch_rows)
                 for batch in parquet.iter_batches(size, row_groups=[number], use_threads=False):
                     yield from _batch(batch, names, rows)
                     if meter is not None:
@@ -104,8 +107,9 @@ def _bomb(group: Any, max_ratio: int) -> str:
     return ""
 
 
-def _batch_rows(group: Any, most: int) -> int:
+def _batch_rows(file: TrackedFile, metadata: Any, number: int, most: int) -> int:
     """Rows to decode at a time, so that a batch stays small whatever a row weighs."""
+    group = metadata.row_group(number)
     weight = max(1, group.total_byte_size // max(1, group.num_rows))
     repeated = 1
     for i in range(group.num_columns):
@@ -116,9 +120,22 @@ def _batch_rows(group: Any, most: int) -> int:
         total, packed = max(0, column.total_uncompressed_size), max(1, column.total_compressed_size)
         page = column.data_page_offset - column.dictionary_page_offset
         share = 2 * page / packed if 0 < page <= packed else 1.0
-        repeated += int(total * min(1.0, share))
+        bound = int(total * min(1.0, share))
+        if bound * most > _REPEATED_BYTES and "." not in column.path_in_schema:
+            bound = min(bound, _longest(file, metadata, number, column.path_in_schema) or bound)
+        repeated += bound
     rows: int = min(most, _BATCH_BYTES // weight, _REPEATED_BYTES // repeated)
     return max(1, rows)
+
+
+def _longest(file: TrackedFile, metadata: Any, number: int, name: str) -> int:
+    """Bytes of the longest value in the dictionary of a column; 0 where that cannot be seen."""
+    reader = pq.ParquetFile(file, metadata=metadata, read_dictionary=[name], **_READING)
+    (column,) = next(reader.iter_batches(1, row_groups=[number], columns=[name])).columns
+    # The first page brings the whole dictionary; one that does without has its own value only.
+    if not pa.types.is_dictionary(column.type) or len(column.dictionary) < 2:
+        return 0
+    return int(pc.max(pc.binary_length(column.dictionary)).as_py() or 0)
 
 
 class _Bad:

@@ -17,20 +17,20 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 MARK = "TAMIS_RAY_FOLDER"
-"""Variable that all processes of a Ray of ours have, and no other."""
+"""Variable that all processes of a Ray of ours are started with, and no other."""
 _PATIENCE = 10.0
 """Seconds to go on for; processes may just be starting others."""
 
 
 def end(folder: str) -> None:
-    """Kill all processes that are marked with a folder, then remove it.
+    """Kill all processes that are marked with a folder or use it, then remove it.
 
     Args:
         folder: Of Ray's logs and sockets.
     """
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
-        found = _marked(folder)
+        found = _processes(folder)
         for process in found:
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -40,22 +40,34 @@ def end(folder: str) -> None:
             return
 
 
-def _marked(folder: str) -> list[psutil.Process]:
+def _processes(folder: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             zombie = process.status() == psutil.STATUS_ZOMBIE
-            if not zombie and _mark_of(process, folder):
+            if not zombie and _is_of(process, folder):
                 found.append(process)
     return found
 
 
-def _mark_of(process: psutil.Process, folder: str) -> bool:
+def _is_of(process: psutil.Process, folder: str) -> bool:
+    # Processes that name themselves write over their environment, and psutil then sees nothing
+    # of it; those of Ray that do have their logs open.
     environment = Path(f"/proc/{process.pid}/environ")
-    if environment.parent.exists():
-        # Processes that have named themselves wrote over the start of it; psutil sees nothing.
-        return f"{MARK}={folder}".encode() in environment.read_bytes().split(b"\0")
-    return bool(process.environ().get(MARK) == folder)
+    if not environment.parent.exists():
+        return bool(process.environ().get(MARK) == folder)
+    if f"{MARK}={folder}".encode() in environment.read_bytes().split(b"\0"):
+        return True
+    return any(
+        _target(link).startswith(f"{folder}/") for link in Path(f"/proc/{process.pid}/fd").iterdir()
+    )
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:  # closed in the meantime
+        return ""
 
 
 def main() -> None:

@@ -1,11 +1,10 @@
-import subprocess
-import sys
 import time
 
 import pytest
 
 from tamis.corpus.extraction import MAX_DEPTH, MAX_TAGS, HtmlError, extract
 from tamis.corpus.settings import HtmlSettings
+from tests.memory import printed
 
 BOTH = [HtmlSettings(extractor=name) for name in ("resiliparse", "trafilatura")]
 WORDS = "Words of a page that are many enough for whoever extracts it to take them for its content."
@@ -40,22 +39,14 @@ for name in ("resiliparse", "trafilatura"):
         print("text", len(extract(page, HtmlSettings(extractor=name))))
     except HtmlError as error:
         print(error.reason)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak_mb())
 """
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_page_costs_neither_the_process_nor_memory(name):
     # In a process of its own: a fault in a parser would end this one.
-    done = subprocess.run(
-        [sys.executable, "-c", HARNESS],
-        input=HOSTILE[name],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    *said, megabytes = done.stdout.splitlines()
+    *said, megabytes = printed(HARNESS, typed=HOSTILE[name], seconds=60)
     assert len(said) == 2
     if "deep" in name or "nested" in name or "attributes" in name:
         assert said == ["html_too_deep"] * 2

@@ -3,8 +3,6 @@
 import gzip
 import io
 import random
-import subprocess
-import sys
 import tracemalloc
 import zlib
 
@@ -17,6 +15,7 @@ from tamis.corpus.document import Document, Quarantined
 from tamis.corpus.readers import ReadLimits, ReadMeter, Shard, list_shards, read_shard
 from tamis.task import Columns
 from tests.corpus.broken_shards import PACKED, SUFFIXES, shard
+from tests.memory import printed
 
 
 def read(path, **limits):
@@ -153,16 +152,13 @@ class TestParquet:
         assert pq.ParquetFile(path).schema_arrow.field("text").type == pa.string()
         assert path.stat().st_size < 1_000_000
         code = (
-            "import resource, sys\n"
+            "import sys\n"
             "from tamis.corpus.readers import list_shards, read_shard\n"
             "from tamis.task import Columns\n"
             "print(sum(1 for _ in read_shard(list_shards(sys.argv[1:])[0], Columns())))\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+            "print(peak_mb())\n"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=120
-        )
-        rows, megabytes = map(int, done.stdout.split())
+        rows, megabytes = map(int, printed(code, path))
         assert rows == 1_000
         assert megabytes < 1_000
 
@@ -304,18 +300,14 @@ def test_a_300_mb_shard_is_read_in_little_memory(tmp_path):
     path.write_bytes(member * 150)
     assert len(block) * 150 > 300_000_000
     code = (
-        "import resource, sys\n"
+        "import sys\n"
         "from tamis.corpus.readers import list_shards, read_shard\n"
         "from tamis.task import Columns\n"
-        "def now(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "rows = read_shard(list_shards(sys.argv[1:])[0], Columns())\n"
         "for _ in range(10): next(rows)\n"
-        "before = now()\n"
-        "print(10 + sum(1 for _ in rows), now() - before)\n"
+        "before = peak_mb()\n"
+        "print(10 + sum(1 for _ in rows), peak_mb() - before)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=120
-    )
-    rows, grown = map(int, done.stdout.split())
+    rows, grown = map(int, printed(code, path)[0].split())
     assert rows == 150_000
     assert grown < 20
