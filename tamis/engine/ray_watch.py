@@ -18,12 +18,13 @@ import psutil  # type: ignore[import-untyped]
 
 MARK = "TAMIS_RAY_FOLDER"
 """Variable that all processes of a Ray of ours are started with, and no other."""
+_TITLE = "ray::"
 _PATIENCE = 10.0
 """Seconds to go on for; processes may just be starting others."""
 
 
 def end(folder: str) -> None:
-    """Kill all processes that are marked with a folder or use it, then remove it.
+    """Kill all processes of Ray that are marked with a folder or log there, then remove it.
 
     Args:
         folder: Of Ray's logs and sockets.
@@ -58,7 +59,7 @@ def _is_of(process: psutil.Process, folder: str) -> bool:
         return bool(process.environ().get(MARK) == folder)
     if f"{MARK}={folder}".encode() in environment.read_bytes().split(b"\0"):
         return True
-    return any(
+    return process.name().startswith(_TITLE) and any(
         _target(link).startswith(f"{folder}/") for link in Path(f"/proc/{process.pid}/fd").iterdir()
     )
 

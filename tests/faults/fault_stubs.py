@@ -77,9 +77,23 @@ fsspec.register_implementation("flaky", Flaky, clobber=True)
 fsspec.register_implementation("readonly", ReadOnly, clobber=True)
 
 
-def load(model_dir: str) -> stubs.Stub:
-    """A stub scorer; ``fsize=BYTES`` fills the disk of this process."""
-    scorer = stubs.Stub(model_dir)
+class Tokenizing(stubs.Stub):
+    """A stub whose first half runs in the process that reads and writes, as a real model's does."""
+
+    def prepare(self, texts):
+        return list(texts)
+
+    def score_tokens(self, tokens):
+        return self.score(tokens)
+
+    @staticmethod
+    def preparer_loader(model_dir):
+        return load
+
+
+def load(model_dir: str) -> Tokenizing:
+    """A stub scorer; ``fsize=BYTES`` fills the disk of the process that writes."""
+    scorer = Tokenizing(model_dir)
     if "fsize" in scorer.settings:
         most = int(scorer.settings["fsize"])
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
