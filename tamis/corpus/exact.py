@@ -44,6 +44,8 @@ DUPLICATE = np.dtype(
     [("position", "<u4"), ("row", "<u8"), ("owner_position", "<u4"), ("owner_row", "<u8")]
 )
 
+_SPLIT_BYTES = 1 << 20
+"""Up to here blanks are folded by splitting words: faster, and a bytes object for each word."""
 _FOLD = bytes.maketrans(
     b"\t\n\r\x0b\x0c\x1c\x1d\x1e\x1fABCDEFGHIJKLMNOPQRSTUVWXYZ",
     b"         abcdefghijklmnopqrstuvwxyz",
@@ -55,8 +57,7 @@ def text_hash(text: str) -> bytes:
 
     Crawls differ in these: how characters are composed, headlines in capitals, where lines are
     wrapped. Punctuation stays, as it is what tells code and formulas apart. Blanks are those of
-    ASCII, the no-break space and the ideographic space. Bytes are folded rather than words
-    split, which would take twice as long and, of a huge text, make millions of strings.
+    ASCII, the no-break space and the ideographic space.
     """
     import xxhash
 
@@ -64,7 +65,9 @@ def text_hash(text: str) -> bytes:
         text = unicodedata.normalize("NFC", text).lower()
         text = text.replace("\u00a0", " ").replace("\u3000", " ")
     data = text.encode("utf-8", "surrogatepass").translate(_FOLD)
-    while b"  " in data:  # halves every run, so a few rounds do for any text
+    if len(data) <= _SPLIT_BYTES:
+        data = b" ".join(data.split())
+    while b"  " in data:  # slower, and in no more memory than the text: halves every run
         data = data.replace(b"  ", b" ")
     return xxhash.xxh3_128_digest(data.strip(b" "))
 

@@ -14,7 +14,6 @@ NONE = "none"
 
 _GLANCE = 200
 """Characters that most texts need; the time of the model grows with them."""
-_SURE = 0.8
 
 
 class LanguageFilter:
@@ -27,18 +26,17 @@ class LanguageFilter:
     def __init__(self, settings: LanguageSettings) -> None:
         self._accepted = frozenset(settings.accept)
         self._least = settings.min_probability
-        self._sure = max(_SURE, settings.min_probability)
         self._characters = settings.characters
 
     def identify(self, text: str) -> tuple[str, float]:
         """The most probable language (ISO 639-1 or -3) and its probability, 0 to 1.
 
-        A beginning that is sure decides; else more of the text is looked at. ``("none", 0.0)``
-        where there is nothing to look at.
+        A beginning with the least probability decides; else more of the text is looked at.
+        ``("none", 0.0)`` where there is nothing to look at.
         """
         head = text[: self._characters].lstrip() or text.lstrip()[: self._characters]
         found = _predict(head[:_GLANCE])
-        if found[1] < self._sure and len(head) > _GLANCE:
+        if found[1] < self._least and len(head) > _GLANCE:
             found = _predict(head)
         return found
 

@@ -38,9 +38,9 @@ class LanguageSettings(Strict):
     enabled: bool = False
     accept: Annotated[Items[str], Field(min_length=1)] = ("en",)
     min_probability: Share = 0.65
-    characters: Annotated[int, Field(ge=50)] = 1_000
-    """How much of the beginning of a text is looked at, where its first 200 characters are not
-    sure."""
+    characters: Annotated[int, Field(ge=50)] = 500
+    """How much of the beginning of a text is looked at, where its first 200 characters do not
+    reach ``min_probability``."""
 
 
 class GopherQualitySettings(Strict):

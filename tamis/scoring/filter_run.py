@@ -174,11 +174,12 @@ class _Run:
         self.engine = engine
         exact_tasks = self._exact() if plan.dedup_corpus else 0
         hashed = self.output.notes("hash") if exact_tasks else {}
+        finding = self._spent("exact") if exact_tasks else 0.0
         todo = self._left(self.output.committed)
         # Placed late: a shared model holds processors that hashing could use.
         placed = replace(plan, load=engine.place(plan.load, plan.model_dir))
         items = [
-            ShardItem(at, self.shards[at], exact_tasks, hashed.get(at, {}).get("cpu_seconds", 0.0))
+            ShardItem(at, self.shards[at], exact_tasks, finding + _seconds(hashed.get(at, {})))
             for at in todo
         ]
         if not plan.dedup_near:
@@ -188,8 +189,13 @@ class _Run:
             items = [item for item in items if item.position not in sifted]
             self._run("sift", items, passes.sift_candidates, self._note("sift"), placed)
             self._near()
-            items = [ShardItem(at, self.shards[at]) for at in todo]
+            matching = self._spent("match") + self._spent("resolve")
+            items = [ShardItem(at, self.shards[at], 0, matching) for at in todo]
             self._run("finish", items, passes.finish_shard, self._commit)
+
+    def _spent(self, ledger: str) -> float:
+        """CPU seconds of a pass over the corpus that fall on each shard."""
+        return sum(map(_seconds, self.output.notes(ledger).values())) / len(self.shards)
 
     def _left(self, done: Any) -> list[int]:
         return [at for at in range(len(self.shards)) if at not in done]
@@ -268,6 +274,10 @@ class _Run:
         if isinstance(item, ShardItem):
             return item.shard.name
         return f"{type(item).__name__.removesuffix('Item').lower()} {item.position}"
+
+
+def _seconds(note: Note) -> float:
+    return float(note.get("cpu_seconds", 0.0))
 
 
 def _checked(output: Output, shards: Sequence[Shard]) -> Iterator[ShardRecord]:

@@ -40,13 +40,13 @@ class ShardItem:
         position: In the run, from 0.
         shard: What to read.
         exact_tasks: Files that hold the exact duplicates of the corpus.
-        hash_seconds: CPU time that hashing it took, in the pass before.
+        shared_seconds: CPU time of the passes before, as far as it falls on this shard.
     """
 
     position: int
     shard: Shard
     exact_tasks: int = 0
-    hash_seconds: float = 0.0
+    shared_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,20 @@ def hash_shard(item: ShardItem) -> Note:
     )
     if worker.rows_done is not None:
         worker.rows_done[item.position] = read
-    return {"documents": len(rows), "cpu_seconds": round(time.process_time() - started, 3)}
+    return {"documents": len(rows), "cpu_seconds": _since(started)}
+
+
+def _since(started: float) -> float:
+    return round(time.process_time() - started, 6)
 
 
 def find_exact(item: SectionsItem) -> Note:
     """Find the documents that repeat another one, among some of the hashes."""
+    started = time.process_time()
     paths = [layout.hash_path(position) for position in range(item.shards)]
     out = layout.exact_paths(item.position + 1)[item.position]
-    return {"duplicates": find_duplicates(_here().store, paths, item.sections, out)}
+    found = find_duplicates(_here().store, paths, item.sections, out)
+    return {"duplicates": found, "cpu_seconds": _since(started)}
 
 
 def sift_shard(item: ShardItem) -> ShardRecord:
@@ -147,13 +153,13 @@ def sift_shard(item: ShardItem) -> ShardRecord:
         return record
     hashed = StageFigures(
         entered=record.counts.read - record.counts.quarantined,
-        seconds=item.hash_seconds,
-        cpu_seconds=item.hash_seconds,
+        seconds=item.shared_seconds,
+        cpu_seconds=item.shared_seconds,
     )
     return record.model_copy(
         update={
             "stages": {"hash": hashed, **record.stages},
-            "cpu_seconds": round(record.cpu_seconds + item.hash_seconds, 3),
+            "cpu_seconds": round(record.cpu_seconds + item.shared_seconds, 3),
         }
     )
 
@@ -172,19 +178,25 @@ def sift_candidates(item: ShardItem) -> Note:
 
 def match_band(item: BandItem) -> Note:
     """Find pairs of candidates that share a band of their signatures."""
+    started = time.process_time()
     paths = [layout.signature_path(position) for position in range(item.shards)]
     out = layout.edges_path(item.position)
-    return {"edges": candidate_edges(_here().store, paths, item.position, out)}
+    edges = candidate_edges(_here().store, paths, item.position, out)
+    return {"edges": edges, "cpu_seconds": _since(started)}
 
 
 def resolve_near(item: BandItem) -> Note:
     """Verify the pairs, cluster them, and decide who stays."""
-    worker = _here()
+    worker, started = _here(), time.process_time()
     settings = worker.plan.filter.near_duplicates
     paths = [layout.signature_path(position) for position in range(item.shards)]
     edges = [layout.edges_path(band) for band in range(settings.bands)]
     found = resolve(worker.store, paths, edges, settings.threshold, layout.REMOVED)
-    return {"clusters": found.clusters, "removed": found.removed}
+    return {
+        "clusters": found.clusters,
+        "removed": found.removed,
+        "cpu_seconds": _since(started),
+    }
 
 
 def finish_shard(item: ShardItem) -> ShardRecord:
@@ -215,7 +227,7 @@ def finish_shard(item: ShardItem) -> ShardRecord:
         entered=sifted.counts.kept,
         removed=len(taken),
         seconds=time.perf_counter() - wall,
-        cpu_seconds=time.process_time() - cpu,
+        cpu_seconds=time.process_time() - cpu + item.shared_seconds,
     )
     counts = sifted.counts + Counts(kept=-len(taken), duplicates=len(taken))
     if counts.kept != kept.rows or not counts.balanced:

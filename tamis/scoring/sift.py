@@ -75,6 +75,9 @@ class Sifter:
                 run.take(block)
                 if self.rows_done is not None:
                     self.rows_done[position] = run.read
+            written = run.files.pop_all()
+        with run.stages.clock.measure("write"):  # rows are encoded when files are closed
+            written.close()
         run.finish()
         counts = run.counts()
         if not counts.balanced:
@@ -188,7 +191,9 @@ class _ShardRun:
 
     def finish(self) -> None:
         """Write the signatures, once all documents are known."""
-        if self.signatures is not None:
+        if self.signatures is None:
+            return
+        with self.stages.clock.measure("sign"):
             self.signatures.write(self.sifter.store, signature_path(self.position))
 
     def counts(self) -> Counts:
