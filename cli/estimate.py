@@ -100,7 +100,15 @@ def _cost(found: Estimate, prices: Prices, machine: str | None) -> dict[str, flo
     if machine is not None:
         hours, price = found.on(prices.machines[machine])
         cost |= {"hours": hours, prices.currency: price}
+        for stage, bill in _bills(found, prices, machine).items():
+            cost[f"{stage}, {prices.currency}"] = bill
     return cost
+
+
+def _bills(found: Estimate, prices: Prices, machine: str) -> dict[str, float]:
+    """What each stage costs on a machine."""
+    on = prices.machines[machine]
+    return {name: on.bill(stage.cpu_seconds)[1] for name, stage in found.stages.items()}
 
 
 def _show(found: Estimate, prices: Prices, machine: str | None) -> None:
@@ -122,8 +130,12 @@ def _show(found: Estimate, prices: Prices, machine: str | None) -> None:
             f"  {name:<15} {figure.value:>16,.0f}  [dim]95%: {figure.low:,.0f} to "
             f"{figure.high:,.0f}[/]"
         )
+    chosen = [machine] if machine else list(prices.machines)
+    bills = _bills(found, prices, chosen[0]) if chosen else {}
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for name in ("  stage", "documents", "taken out", "CPU-hours", "us/document"):
+    heads = ["  stage", "documents", "taken out", "CPU-hours", "us/document"]
+    heads += [f"{prices.currency} on {chosen[0]}"] if chosen else []
+    for name in heads:
         table.add_column(name, justify="left" if name == "  stage" else "right", style="dim")
     for name, stage in found.stages.items():
         table.add_row(
@@ -132,13 +144,13 @@ def _show(found: Estimate, prices: Prices, machine: str | None) -> None:
             f"{stage.removed:,}" if stage.removed else "",
             f"{stage.cpu_seconds / 3600:,.3f}",
             f"{stage.microseconds:,.0f}" if stage.documents else "",
+            *([f"{bills[name]:,.2f}"] if chosen else []),
         )
     console.print(table)
     console.print(
         f"  {found.cpu_seconds / 3600:,.2f} CPU-hours: {found.hours:,.2f} hours with "
         f"{found.workers} cores of this machine"
     )
-    chosen = [machine] if machine else list(prices.machines)
     for name in chosen:
         hours, price = found.on(prices.machines[name])
         console.print(f"  {name:<15} {hours:>8,.2f} hours {price:>10,.2f} {prices.currency}")

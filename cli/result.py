@@ -49,7 +49,7 @@ class Result(BaseModel):
         threshold: From which score documents were kept, where some were.
         counts: Documents and tokens, by what became of them.
         estimate: Documents, kept documents and kept tokens of a filter that has not run.
-        cost: CPU-seconds, hours and the price of the machine that was named.
+        cost: CPU-seconds, hours, and the price on the machine that was named, by stage too.
         decision: The gate's or the comparison's.
         drift: Figures of the drift tests.
         outputs: Files and folders to look at, by name.

@@ -13,7 +13,7 @@ from tamis.corpus.readers import Shard, list_shards
 from tamis.corpus.writers import OutputFormat
 from tamis.engine.base import Engine
 from tamis.engine.local import LocalEngine
-from tamis.errors import DataError
+from tamis.errors import DataError, UsageError
 from tamis.models.classifier import read_info
 from tamis.scoring.filter_report import FilterReport
 from tamis.scoring.filter_run import run_filter, run_fingerprint
@@ -55,8 +55,13 @@ def shards_of(request: FilterRequest, home: Path) -> list[Shard]:
     """The shards of a request's inputs; the embedded pool is laid out on disk first.
 
     Raises:
-        UsageError: An input matches nothing, or its format is unknown.
+        UsageError: An input matches nothing, its format is unknown, or a cluster cannot see it.
     """
+    if request.ray_address is not None and EMBEDDED in request.inputs:
+        raise UsageError(
+            f"--input: given {EMBEDDED!r}, which lies on this machine; allowed with "
+            "--ray-address: paths and URLs that all nodes can read"
+        )
     paths = [
         str(pool_shards(home / "corpora", max(1, request.workers))) if name == EMBEDDED else name
         for name in request.inputs

@@ -2,7 +2,8 @@
 
 Documents are counted per byte of input (a ratio estimator: Cochran, *Sampling Techniques*,
 chapter 6), so a sample says how many a corpus of known size has. The beginning of each sampled
-shard stands for the whole of it. Intervals are bootstrapped in two stages, shards first, then
+shard stands for the whole of it. Work is split into what goes by document and what goes by shard,
+by two trials of different size. Intervals are bootstrapped in two stages, shards first, then
 documents in them.
 
 What a sample cannot know: duplicates grow with the corpus, so their share is a lower bound, and
@@ -15,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +30,7 @@ from tamis.corpus.streams import ReadMeter
 from tamis.engine.local import LocalEngine
 from tamis.errors import UsageError
 from tamis.evaluation.bootstrap import Interval
+from tamis.scoring.filter_report import FilterReport
 from tamis.scoring.filter_run import run_filter
 from tamis.scoring.plan import Scorer, SiftPlan
 from tamis.scoring.progress import RunState
@@ -37,7 +38,10 @@ from tamis.scoring.progress import RunState
 PRICES = Path(__file__).resolve().parents[2] / "configs" / "prices.yaml"
 
 _RESAMPLES = 1_000
+_Timed = FilterReport | StageFigures
 _MOST_SHARDS = 32
+_JUMPS = 4
+"""Blocks of a shard that are read, at least, to learn how many rows a byte holds."""
 
 
 class Machine(Strict):
@@ -52,6 +56,15 @@ class Machine(Strict):
     cores: Annotated[int, Field(ge=1)]
     hour: Annotated[float, Field(ge=0)]
     speed: Annotated[float, Field(gt=0)] = 1.0
+
+    def bill(self, cpu_seconds: float) -> tuple[float, float]:
+        """Hours that so much work takes on all cores, and what they cost.
+
+        Args:
+            cpu_seconds: Of one core of the machine that estimates.
+        """
+        hours = cpu_seconds / 3600 / self.cores / self.speed
+        return hours, hours * self.hour
 
 
 class Prices(Strict):
@@ -123,8 +136,7 @@ class Estimate(BaseModel):
 
     def on(self, machine: Machine) -> tuple[float, float]:
         """Hours on a machine, and what they cost."""
-        hours = self.cpu_seconds / 3600 / machine.cores / machine.speed
-        return hours, hours * machine.hour
+        return machine.bill(self.cpu_seconds)
 
 
 @dataclass(frozen=True)
@@ -161,27 +173,31 @@ def estimate(
     started = time.perf_counter()
     scorer = plan.load(plan.model_dir)
     load_seconds = time.perf_counter() - started
-    with tempfile.TemporaryDirectory(prefix="tamis-estimate-") as folder:
-        trial = replace(
-            plan,
-            output=folder,
-            sample=each,
-            threads=1,
-            format="parquet" if plan.format == "delta" else plan.format,
-            load=_Loaded(scorer),
-        )
-        report = run_filter(trial, chosen, engine=LocalEngine(0), progress=_silent)
-        kept: dict[str, dict[int, int]] = {shard.name: {} for shard in chosen}
-        for row in read_output(folder, "kept"):
-            kept[row["shard"]][row["row"]] = max(1, row["tokens"])
-        sampled = [_measure(plan, shard, each, kept[shard.name]) for shard in chosen]
+    trial = replace(
+        plan,
+        threads=1,
+        format="parquet" if plan.format == "delta" else plan.format,
+        load=_Loaded(scorer),
+    )
+    _try(trial, chosen, 1)  # imports and loads what is loaded once
+    less, _ = _try(trial, chosen, max(1, each // 8))
+    report, kept = _try(trial, chosen, each)
+    sampled = [_measure(plan, shard, each, kept.get(shard.name, {})) for shard in chosen]
     if not report.counts.read:
         raise UsageError("--input: the sampled shards hold no row; nothing can be estimated")
     total = sum(shard.size for shard in shards)
     figures = _scale_up(sampled, total, chance)
     factor = figures["documents"].value / report.counts.read
-    stages = {name: _stage(done, factor) for name, done in report.stages.items()}
-    cpu = report.cpu_seconds * factor + workers * load_seconds
+    scale = _Work(
+        rows=(less.counts.read, report.counts.read),
+        shards=len(shards) / len(chosen),
+        documents=figures["documents"].value,
+    )
+    stages = {
+        name: _stage(done, factor, scale.of(less.stages.get(name), done))
+        for name, done in report.stages.items()
+    }
+    cpu = scale.of(less, report) + workers * load_seconds
     return Estimate(
         shards=len(shards),
         bytes=total,
@@ -194,6 +210,43 @@ def estimate(
         hours=cpu / workers / 3600,
         workers=workers,
     )
+
+
+def _try(
+    plan: SiftPlan, shards: Sequence[Shard], each: int
+) -> tuple[FilterReport, dict[str, dict[int, int]]]:
+    """Filter some rows of each shard; the tokens of those kept, by shard and row."""
+    with tempfile.TemporaryDirectory(prefix="tamis-estimate-") as folder:
+        trial = replace(plan, output=folder, sample=each)
+        report = run_filter(trial, shards, engine=LocalEngine(0), progress=_silent)
+        kept: dict[str, dict[int, int]] = {}
+        for row in read_output(folder, "kept"):
+            kept.setdefault(row["shard"], {})[row["row"]] = max(1, row["tokens"])
+    return report, kept
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Scales CPU time up: some of it goes by document, some by shard, whatever its size.
+
+    Attributes:
+        rows: Of a smaller and a larger trial over the same shards.
+        shards: Of the corpus, for each in the trials.
+        documents: Of the corpus.
+    """
+
+    rows: tuple[int, int]
+    shards: float
+    documents: float
+
+    def of(self, less: _Timed | None, more: _Timed) -> float:
+        """CPU seconds over the corpus, from those of both trials."""
+        few, many = self.rows
+        before = 0.0 if less is None else less.cpu_seconds
+        each = more.cpu_seconds / many
+        if many > few:
+            each = min(each, max(0.0, (more.cpu_seconds - before) / (many - few)))
+        return each * self.documents + (more.cpu_seconds - each * many) * self.shards
 
 
 @dataclass(frozen=True)
@@ -212,15 +265,26 @@ def _silent(state: RunState) -> None:
 
 def _measure(plan: SiftPlan, shard: Shard, each: int, kept: dict[int, int]) -> _Sampled:
     """Read the sampled rows again, for the bytes that they take up."""
-    meter = ReadMeter()
-    found = read_shard(shard, plan.columns, plan.limits, plan.filter.html, meter)
-    rows = sum(1 for _ in islice(found, each))
-    tokens = np.zeros(rows, dtype=np.int64)
+    tokens = np.zeros(each, dtype=np.int64)
     for row, count in kept.items():
         tokens[row] = count
-    # A shard that was read to its end stands for itself.
-    share = 1.0 if rows < each else meter.share
-    return _Sampled(bytes=max(1.0, shard.size * share), rows=rows, tokens=tokens)
+    meter = ReadMeter()
+    found = read_shard(shard, plan.columns, plan.limits, plan.filter.html, meter)
+    read, jumps = 0, [(0, 0.0)]
+    for at, _ in enumerate(found):
+        if meter.share > jumps[-1][1]:
+            if at >= each and len(jumps) > _JUMPS:
+                break
+            jumps.append((at, meter.share))
+        read = at + 1
+    else:
+        # Read to its end: the rows are as good as counted.
+        rows = min(read, each)
+        return _Sampled(max(1.0, shard.size * rows / max(read, 1)), rows, tokens[:rows])
+    # Storage is read a block ahead of the rows; from one block to the next the lead cancels out.
+    (first, low), (last, high) = jumps[1], jumps[-1]
+    weight = shard.size * (high - low) / max(1, last - first)
+    return _Sampled(max(1.0, each * weight), each, tokens)
 
 
 def _scale_up(
@@ -259,10 +323,11 @@ def _resample(sampled: Sequence[_Sampled], chance: np.random.Generator) -> list[
     ]
 
 
-def _stage(done: StageFigures, factor: float) -> StageEstimate:
+def _stage(done: StageFigures, factor: float, cpu_seconds: float) -> StageEstimate:
+    entered = done.entered * factor
     return StageEstimate(
-        documents=round(done.entered * factor),
+        documents=round(entered),
         removed=round(done.removed * factor),
-        cpu_seconds=round(done.cpu_seconds * factor, 3),
-        microseconds=round(1e6 * done.cpu_seconds / done.entered, 1) if done.entered else 0.0,
+        cpu_seconds=round(cpu_seconds, 3),
+        microseconds=round(1e6 * cpu_seconds / entered, 1) if entered else 0.0,
     )

@@ -104,6 +104,7 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         tokens=row["tokens"],
         language=row["language"],
         language_probability=row["language_probability"],
+        pii_before=row["pii_found"],
     )
     if row["score"] is None:
         candidate.duplicate_of = row["duplicate_of"]

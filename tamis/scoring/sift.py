@@ -180,6 +180,8 @@ class _ShardRun:
                 continue
             row = output_row(candidate, self.plan.model_version)
             self.summary.personal_data(candidate.pii or {})
+            if candidate.pii_before:
+                self.summary.personal_data({"masked before": candidate.pii_before})
             parts.setdefault(_PARTS[candidate.decision], []).append(row)
             if candidate.tokens is not None:
                 side = "keep" if candidate.decision == "keep" else "other"
@@ -249,7 +251,7 @@ def output_row(candidate: Candidate, model_version: str) -> dict[str, Any]:
         "model_version": model_version,
         "language": candidate.language,
         "language_probability": candidate.language_probability,
-        "pii_found": None if candidate.pii is None else sum(candidate.pii.values()),
+        "pii_found": _pii_found(candidate),
         "duplicate_of": candidate.duplicate_of,
         "similarity": 1.0 if candidate.duplicate_of else None,
         "tokens": candidate.tokens,
@@ -257,6 +259,12 @@ def output_row(candidate: Candidate, model_version: str) -> dict[str, Any]:
         "row": document.row,
         "metadata": _METADATA.encode(document.metadata).decode(),
     }
+
+
+def _pii_found(candidate: Candidate) -> int | None:
+    if candidate.pii is None:
+        return candidate.pii_before
+    return sum(candidate.pii.values()) + (candidate.pii_before or 0)
 
 
 def _unscored(document: Document) -> Quarantined:

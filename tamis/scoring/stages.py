@@ -44,6 +44,7 @@ class Candidate:
         language: ISO 639-1 code; None where nobody looked.
         language_probability: Of that language.
         pii: Personal data that were found, by kind; None where nobody looked.
+        pii_before: How many an earlier run had found, and masked; None where it did not look.
         duplicate_of: ``POSITION#ROW`` of the document that stays in its place.
     """
 
@@ -56,6 +57,7 @@ class Candidate:
     language: str | None = None
     language_probability: float | None = None
     pii: dict[str, int] | None = None
+    pii_before: int | None = None
     duplicate_of: str | None = None
 
     def decide(self, decision: Decision, reason: str) -> None:

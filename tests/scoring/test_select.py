@@ -6,7 +6,12 @@ import pytest
 
 from tamis.corpus.manifest import read_output
 from tamis.corpus.readers import list_shards
-from tamis.corpus.settings import ExactSettings, FilterSettings, LanguageSettings
+from tamis.corpus.settings import (
+    ExactSettings,
+    FilterSettings,
+    LanguageSettings,
+    PiiSettings,
+)
 from tamis.engine.local import LocalEngine
 from tamis.errors import ConfigError, UsageError
 from tamis.scoring.filter_run import run_filter
@@ -84,6 +89,21 @@ def test_stages_after_the_score_may_change(scored, tmp_path):
     assert selection.report.counts.duplicates == selection.unscored["exact_duplicate"]
     with pytest.raises(ConfigError, match="near_duplicate"):
         run(scored, tmp_path / "b", "threshold", 0.5, settings=["near_duplicate.enabled=false"])
+
+
+def test_what_was_masked_before_stays_counted(tmp_path):
+    texts = [f"{prose(i, 3)} Write to reader{i}@example.org." for i in range(40)]
+    (tmp_path / "c.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in texts))
+    chosen = FilterSettings(pii=PiiSettings(action="mask"))
+    plan = stubs.make_plan(tmp_path / "scored", filter=chosen, threshold=2.0)
+    before = run_filter(plan, list_shards([str(tmp_path / "c.jsonl")]), progress=stubs.quiet)
+    out = str(tmp_path / "selected")
+    after = select(str(tmp_path / "scored"), out, Criterion("threshold", 1.0), progress=stubs.quiet)
+    found = [row["pii_found"] for row in rows(out).values()]
+    assert found == [1] * after.report.counts.kept
+    again = after.report.counts.kept - before.counts.kept
+    assert again > 0
+    assert after.report.summary.pii == {"email": again, "masked before": before.counts.kept}
 
 
 def test_workers_give_the_same(scored, tmp_path):

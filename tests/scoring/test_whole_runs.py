@@ -36,7 +36,7 @@ from tests.corpus.test_fuzz import KINDS, build, damaged, damages, few
 from tests.faults import fault_stubs
 from tests.scoring import whole_runs
 from tests.scoring.test_stages import GERMAN, QUESTION, prose
-from tests.scoring.whole_runs import Interrupted, lines, parts, run
+from tests.scoring.whole_runs import FEW_BANDS, Interrupted, lines, parts, run
 
 ROOT = str(Path(tamis.__file__).parent.parent)
 QUARANTINED = 5
@@ -82,6 +82,7 @@ class TestBothEngines:
             ),
             decontamination=DecontaminationSettings(files=(str(exam),)),
             pii=PiiSettings(action="mask"),
+            near_duplicates=FEW_BANDS,
         )
 
     @pytest.fixture(scope="class")
@@ -96,7 +97,7 @@ class TestBothEngines:
     def test_every_part_is_the_same_byte_for_byte(self, ray, corpus, everything, tmp_path, form):
         settings = {"filter": everything, "format": form, "threshold": 0.5}
         settings |= {"load": fault_stubs.load, "block": 7}
-        engines = {"local": LocalEngine(2), "ray": ray}
+        engines = {"local": LocalEngine(0), "ray": ray}
         reports = {
             name: run(corpus, tmp_path / name, engine, **settings)
             for name, engine in engines.items()
@@ -116,9 +117,7 @@ class TestBothEngines:
         counts = reports["local"].counts
         assert (counts.read, counts.quarantined) == (60 + 5 + QUARANTINED, QUARANTINED)
         assert counts.balanced and min(map(len, local.values())) >= QUARANTINED
-        reasons = Counter(
-            json.loads(line)["reason"] for part in PARTS for _, line in local[part]
-        )
+        reasons = Counter(json.loads(line)["reason"] for part in PARTS for _, line in local[part])
         assert reasons["exact_duplicate"] == 4 and reasons["near_duplicate"] == 1
         assert reasons["language"] == 1 and reasons["contaminated:exam.jsonl"] == 1
         assert reasons["c4_too_few_sentences"] == 1 and reasons["score<threshold"] > 1
@@ -354,7 +353,6 @@ class TestOneAtATime:
 TEXTS = [prose(number, 3) for number in range(4)]
 TEXTS += [f"{TEXTS[0]} One more.", TEXTS[1].upper(), "NAN", "word", ""]
 texts = st.lists(st.sampled_from(TEXTS), max_size=9)
-FEW_BANDS = FilterSettings(near_duplicates=NearDuplicateSettings(bands=6, rows=3))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -376,7 +374,7 @@ def test_the_balance_holds_over_broken_shards(tmp_path, kind):
         (folder / f"a.{kind}").write_bytes(data)
         (folder / "b.jsonl").write_bytes(build("jsonl", [*TEXTS[:5], TEXTS[0]]))
         out = folder / "out"
-        report = run(folder, out, filter=FEW_BANDS, block=4)
+        report = run(folder, out, block=4)
         counts = report.counts
         assert counts.read == counts.kept + counts.dropped + counts.duplicates + counts.quarantined
         assert report.shards == 2 and counts.read >= 6

@@ -5,13 +5,17 @@ import sys
 
 from tamis.corpus.manifest import read_output
 from tamis.corpus.readers import list_shards
-from tamis.corpus.settings import FilterSettings
+from tamis.corpus.settings import FilterSettings, NearDuplicateSettings
 from tamis.corpus.store import PARTS
 from tamis.engine.local import LocalEngine
 from tamis.errors import EngineError
 from tamis.scoring.filter_run import run_filter
 from tamis.scoring.passes import finish_shard
 from tests.scoring import filter_stubs as stubs
+
+FEW_BANDS = NearDuplicateSettings(bands=3, rows=2)
+"""Enough to find nearly all near-duplicates, in few passes."""
+SMALL = FilterSettings(near_duplicates=FEW_BANDS)
 
 
 def lines(rows):
@@ -60,9 +64,9 @@ def stop():
     raise EngineError("stopped on purpose")
 
 
-def run(corpus, out, engine=None, fresh=False, filter=None, **changes):
-    """A whole run, with the stages of the defaults unless told otherwise."""
-    plan = stubs.make_plan(out, filter=filter or FilterSettings(), **changes)
+def run(corpus, out, engine=None, fresh=False, **changes):
+    """A whole run, with exact and near-duplicates unless told otherwise."""
+    plan = stubs.make_plan(out, **{"filter": SMALL, **changes})
     shards = list_shards([str(corpus)])
     return run_filter(plan, shards, None, engine or LocalEngine(0), fresh, stubs.quiet)
 
