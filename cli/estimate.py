@@ -133,27 +133,29 @@ def _show(found: Estimate, prices: Prices, machine: str | None) -> None:
     chosen = [machine] if machine else list(prices.machines)
     bills = _bills(found, prices, chosen[0]) if chosen else {}
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    heads = ["  stage", "documents", "taken out", "CPU-hours", "us/document"]
-    heads += [f"{prices.currency} on {chosen[0]}"] if chosen else []
-    for name in heads:
-        table.add_column(name, justify="left" if name == "  stage" else "right", style="dim")
+    heads = ["documents", "taken out", "CPU-hours", "us/document", prices.currency]
+    table.add_column("  stage", style="dim", no_wrap=True)
+    for name in heads if chosen else heads[:-1]:
+        table.add_column(name, justify="right", style="dim")
     for name, stage in found.stages.items():
         table.add_row(
             f"  {name}",
             f"{stage.documents:,}" if stage.documents else "",
             f"{stage.removed:,}" if stage.removed else "",
-            f"{stage.cpu_seconds / 3600:,.3f}",
+            f"{stage.cpu_seconds / 3600:,.4f}",
             f"{stage.microseconds:,.0f}" if stage.documents else "",
-            *([f"{bills[name]:,.2f}"] if chosen else []),
+            *([f"{bills[name]:,.4f}"] if chosen else []),
         )
     console.print(table)
+    if chosen:
+        console.print(f"  [dim]{prices.currency} of a stage: on {chosen[0]}[/]")
     console.print(
         f"  {found.cpu_seconds / 3600:,.2f} CPU-hours: {found.hours:,.2f} hours with "
         f"{found.workers} cores of this machine"
     )
     for name in chosen:
         hours, price = found.on(prices.machines[name])
-        console.print(f"  {name:<15} {hours:>8,.2f} hours {price:>10,.2f} {prices.currency}")
+        console.print(f"  {name:<15} {hours:>10,.4f} hours {price:>12,.4f} {prices.currency}")
     console.print(
         "  [dim]Duplicates grow with the corpus: fewer are kept than a sample says. "
         "A core is counted as one of this machine (configs/prices.yaml: speed).[/]"

@@ -143,6 +143,8 @@ class Estimate(BaseModel):
 class _Sampled:
     """One sampled shard: bytes that stand behind its rows, and what became of each row."""
 
+    size: int
+    """Bytes of the shard."""
     bytes: float
     rows: int
     tokens: np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -169,7 +171,10 @@ def estimate(
     filled = [shard for shard in shards if shard.size]
     size = min(len(filled), _MOST_SHARDS, max(1, documents // 20))
     chosen = [filled[i] for i in sorted(chance.choice(len(filled), size, replace=False))]
-    each = -(-documents // max(size, 1))
+    # Shards too small to give their part leave it to the others.
+    mean = sum(shard.size for shard in chosen) / max(size, 1)
+    large = sum(shard.size > 0.1 * mean for shard in chosen)
+    each = -(-documents // max(large, 1))
     started = time.perf_counter()
     scorer = plan.load(plan.model_dir)
     load_seconds = time.perf_counter() - started
@@ -280,11 +285,12 @@ def _measure(plan: SiftPlan, shard: Shard, each: int, kept: dict[int, int]) -> _
     else:
         # Read to its end: the rows are as good as counted.
         rows = min(read, each)
-        return _Sampled(max(1.0, shard.size * rows / max(read, 1)), rows, tokens[:rows])
+        taken = shard.size * rows / max(read, 1)
+        return _Sampled(shard.size, max(1.0, taken), rows, tokens[:rows])
     # Storage is read a block ahead of the rows; from one block to the next the lead cancels out.
     (first, low), (last, high) = jumps[1], jumps[-1]
     weight = shard.size * (high - low) / max(1, last - first)
-    return _Sampled(max(1.0, each * weight), each, tokens)
+    return _Sampled(shard.size, max(1.0, each * weight), each, tokens)
 
 
 def _scale_up(
@@ -292,8 +298,10 @@ def _scale_up(
 ) -> dict[str, Interval]:
     """Totals over the input with 95% intervals."""
     names = ("documents", "kept", "tokens_kept")
+    census = sum(one.size for one in sampled) == total
     draws = np.array(
-        [_totals(_resample(sampled, chance), total) for _ in range(_RESAMPLES)], dtype=float
+        [_totals(_resample(sampled, census, chance), total, census) for _ in range(_RESAMPLES)],
+        dtype=float,
     )
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
     n = sum(one.rows for one in sampled)
@@ -301,25 +309,36 @@ def _scale_up(
         name: Interval(
             value=value, low=float(low[i]), high=float(high[i]), n=n, groups=len(sampled)
         )
-        for i, (name, value) in enumerate(zip(names, _totals(sampled, total), strict=True))
+        for i, (name, value) in enumerate(zip(names, _totals(sampled, total, census), strict=True))
     }
 
 
-def _totals(sampled: Sequence[_Sampled], total: int) -> tuple[float, float, float]:
-    per_byte = total / sum(one.bytes for one in sampled)
-    rows = sum(one.rows for one in sampled)
-    kept = sum(int(np.count_nonzero(one.tokens)) for one in sampled)
-    tokens = sum(int(one.tokens.sum()) for one in sampled)
-    return rows * per_byte, kept * per_byte, tokens * per_byte
+def _totals(sampled: Sequence[_Sampled], total: int, census: bool) -> tuple[float, float, float]:
+    rows, kept, tokens = (
+        np.array(column, dtype=float)
+        for column in zip(
+            *((s.rows, np.count_nonzero(s.tokens), s.tokens.sum()) for s in sampled), strict=True
+        )
+    )
+    if census:  # each shard is scaled up by itself
+        factors = np.array([one.size / one.bytes for one in sampled])
+    else:
+        factors = np.full(len(sampled), total / sum(one.bytes for one in sampled))
+    return float(rows @ factors), float(kept @ factors), float(tokens @ factors)
 
 
-def _resample(sampled: Sequence[_Sampled], chance: np.random.Generator) -> list[_Sampled]:
-    shards = [sampled[i] for i in chance.integers(len(sampled), size=len(sampled))]
+def _resample(
+    sampled: Sequence[_Sampled], census: bool, chance: np.random.Generator
+) -> list[_Sampled]:
+    chosen = list(sampled)
+    if not census:  # where all shards were sampled, no others could have been
+        chosen = [sampled[i] for i in chance.integers(len(sampled), size=len(sampled))]
     return [
+        # A shard that was read to its end is known, not sampled.
         replace(one, tokens=one.tokens[chance.integers(one.rows, size=one.rows)])
-        if one.rows
+        if one.rows and one.bytes < one.size
         else one
-        for one in shards
+        for one in chosen
     ]
 
 

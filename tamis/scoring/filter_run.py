@@ -249,7 +249,7 @@ class _Run:
         cells = self.engine.cells(len(self.shards))
         console = ConsoleProgress()
         sizes = [self._size(item) for item in items]
-        meter = Meter(name, sizes, cells, self.progress or console)
+        meter = Meter(name, sizes, cells, self.progress or console, self._rows(items))
 
         def settle(item: Any, result: Any) -> None:
             meter.done(self._size(item), done(item, result))
@@ -266,6 +266,12 @@ class _Run:
                 )
         finally:
             console.close()
+
+    def _rows(self, items: Sequence[Any]) -> int:
+        """Documents of shards that were hashed; 0 where they were not."""
+        hashed = self.output.notes("hash")
+        known = [hashed.get(item.position, {}) for item in items if isinstance(item, ShardItem)]
+        return sum(int(note.get("documents", 0)) for note in known)
 
     def _size(self, item: Any) -> int:
         return item.shard.size if isinstance(item, ShardItem) else 1

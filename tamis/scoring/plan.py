@@ -80,7 +80,7 @@ class SiftPlan:
     columns: Columns = field(default_factory=Columns)
     format: OutputFormat = "parquet"
     limits: ReadLimits = field(default_factory=ReadLimits)
-    block: int = 2_048
+    block: int = 512
     threads: int = 0
     load: Callable[[str], Scorer] = load_scorer
     sample: int = 0

@@ -31,7 +31,7 @@ class RunState:
         documents: Rows dealt with in this pass, those of unfinished shards too.
         counts: Of the shards done in this pass.
         seconds: Since this pass began.
-        share: Bytes done of all bytes of this pass, 0-1.
+        share: Bytes or rows done of all of this pass, 0-1.
     """
 
     phase: str
@@ -44,7 +44,7 @@ class RunState:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate from the bytes done; None before the first shard is."""
+        """Estimate from what is done; None before anything is."""
         return self.seconds * (1 - self.share) / self.share if self.share > 0 else None
 
     def __str__(self) -> str:
@@ -114,12 +114,18 @@ class Meter:
         sizes: Bytes of each item, or what else its work goes by.
         cells: Rows dealt with by shard, written by workers that share memory; None elsewhere.
         show: Told the state.
+        rows: Documents of all items, where they were counted before; 0 elsewhere.
     """
 
     def __init__(
-        self, phase: str, sizes: Sequence[int], cells: Sequence[int] | None, show: Progress
+        self,
+        phase: str,
+        sizes: Sequence[int],
+        cells: Sequence[int] | None,
+        show: Progress,
+        rows: int = 0,
     ) -> None:
-        self.phase, self.cells, self.show_state = phase, cells, show
+        self.phase, self.cells, self.show_state, self.rows = phase, cells, show, rows
         self.started = time.perf_counter()
         self.items, self.bytes = len(sizes), sum(sizes) or 1
         self.items_done = self.bytes_done = 0
@@ -134,6 +140,9 @@ class Meter:
     def show(self) -> None:
         """Tell the state as it is."""
         live = sum(self.cells) if self.cells is not None else 0
+        share = self.bytes_done / self.bytes
+        if self.rows and self.items_done < self.items:  # shards under way count too
+            share = max(share, min(live / self.rows, 0.999))
         self.show_state(
             RunState(
                 phase=self.phase,
@@ -142,7 +151,7 @@ class Meter:
                 documents=max(live, self.counts.read),
                 counts=self.counts,
                 seconds=time.perf_counter() - self.started,
-                share=self.bytes_done / self.bytes,
+                share=share,
             )
         )
 
