@@ -112,12 +112,18 @@ def write_signatures(
     with store.create(path) as file:
         file.write(header(SIGNATURES, count, bands, permutations // bands))
         for band in signatures.bands.T:
-            file.write(band.astype(_KEY).tobytes())
-        file.write(signatures.codes.astype(_BYTE).tobytes())
-        file.write(np.asarray(rows).astype(_KEY).tobytes())
-        file.write(np.asarray(scores).astype(_SCORE).tobytes())
+            file.write(_bytes(band, _KEY))
+        file.write(_bytes(signatures.codes, _BYTE))
+        file.write(_bytes(rows, _KEY))
+        file.write(_bytes(scores, _SCORE))
     written: HashingFile = file
     return written
+
+
+def _bytes(values: NDArray[Any], kind: np.dtype[Any]) -> memoryview | bytes:
+    """The bytes of an array, without another copy of them where it lies in one piece."""
+    # An empty array has no view.
+    return np.ascontiguousarray(values, dtype=kind).data.cast("B") if values.size else b""
 
 
 class _Shard:

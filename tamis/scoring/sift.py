@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from tamis.corpus.document import Document, Quarantined
 from tamis.corpus.exact import read_duplicates
@@ -219,21 +220,29 @@ class _Signatures:
 
     def __init__(self, signer: Signer) -> None:
         self.signer = signer
-        self.parts: list[Signatures] = [signer.sign([])]
-        self.rows: list[int] = []
-        self.scores: list[float] = []
+        none = signer.sign([])
+        self.bands, self.codes = [none.bands], [none.codes]
+        self.rows: list[NDArray[np.uint64]] = [np.empty(0, dtype=np.uint64)]
+        self.scores: list[NDArray[np.float64]] = [np.empty(0, dtype=np.float64)]
 
     def add(self, kept: list[Candidate]) -> None:
-        self.parts.append(self.signer.sign([c.text for c in kept]))
-        self.rows += [c.document.row for c in kept]
-        self.scores += [math.nan if c.score is None else c.score for c in kept]
+        signed = self.signer.sign([c.text for c in kept])
+        self.bands.append(signed.bands)
+        self.codes.append(signed.codes)
+        self.rows.append(np.array([c.document.row for c in kept], dtype=np.uint64))
+        scores = [math.nan if c.score is None else c.score for c in kept]
+        self.scores.append(np.array(scores, dtype=np.float64))
 
     def write(self, store: OutputStore, path: str) -> None:
-        rows = np.array(self.rows, dtype=np.uint64)
-        scores = np.array(self.scores, dtype=np.float64)
-        bands = np.concatenate([part.bands for part in self.parts])
-        codes = np.concatenate([part.codes for part in self.parts])
-        write_signatures(store, path, Signatures(bands, codes), rows, scores)
+        signatures = Signatures(_joined(self.bands), _joined(self.codes))
+        write_signatures(store, path, signatures, _joined(self.rows), _joined(self.scores))
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """One array of many, which are let go: a large shard has gigabytes of them."""
+    joined = np.concatenate(parts)
+    parts.clear()
+    return joined
 
 
 def output_row(candidate: Candidate, model_version: str) -> dict[str, Any]:

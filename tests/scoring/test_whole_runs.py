@@ -10,14 +10,15 @@ from collections import Counter
 from pathlib import Path
 
 import fsspec
-import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tamis
-from tamis.corpus.manifest import Counts, read_manifest, read_output, read_rows
+from tamis.corpus.document import Quarantined
+from tamis.corpus.manifest import Counts, read_manifest, read_output
+from tamis.corpus.readers import list_shards
 from tamis.corpus.settings import (
     DecontaminationSettings,
     FilterSettings,
@@ -27,7 +28,7 @@ from tamis.corpus.settings import (
     PiiSettings,
     RulesSettings,
 )
-from tamis.corpus.store import PARTS, LocalStore, open_store
+from tamis.corpus.store import PARTS, LocalStore
 from tamis.engine.local import LocalEngine
 from tamis.errors import EngineError, ResumeRefused, UsageError
 from tamis.scoring.passes import sift_candidates
@@ -35,8 +36,19 @@ from tests.corpus import broken_shards
 from tests.corpus.test_fuzz import KINDS, build, damaged, damages, few
 from tests.faults import fault_stubs
 from tests.scoring import whole_runs
+from tests.scoring.filter_stubs import make_plan
 from tests.scoring.test_stages import GERMAN, QUESTION, prose
-from tests.scoring.whole_runs import FEW_BANDS, Interrupted, lines, parts, run
+from tests.scoring.whole_runs import (
+    FEW_BANDS,
+    Interrupted,
+    in_manifest,
+    lines,
+    on_disk,
+    parts,
+    rows_on_disk,
+    run,
+    snapshot,
+)
 
 ROOT = str(Path(tamis.__file__).parent.parent)
 QUARANTINED = 5
@@ -211,7 +223,9 @@ class TestDelta:
                 run(corpus, out, format="delta")
         assert len(read_manifest(str(out)).shards) == 1
         assert DeltaTable(str(out)).version() == 2
+        first = {file: file.stat().st_ino for file in map(Path, DeltaTable(str(out)).file_uris())}
         run(corpus, out, format="delta")
+        assert {file: file.stat().st_ino for file in first} == first, "nothing was written again"
         assert parts(out) == calm and table(out) == named(out)
         assert [record.position for record in read_manifest(str(out)).shards] == [0, 1, 2, 3]
         assert DeltaTable(str(out)).version() == 4
@@ -270,23 +284,6 @@ class TestDelta:
         run(corpus, tmp_path / "other")
         run(corpus, tmp_path / "other", fresh=True, format="delta")
         assert table(tmp_path / "other") == table(out) == named(tmp_path / "other")
-
-
-def snapshot(out, *but):
-    """Content of every file below an output."""
-    return {
-        str(file.relative_to(out)): file.read_bytes()
-        for file in Path(out).rglob("*")
-        if file.is_file() and file.name not in but
-    }
-
-
-def on_disk(out):
-    return {f"{part}/{file.name}" for part in PARTS for file in Path(out, part).glob("*")}
-
-
-def in_manifest(out):
-    return {file.path for record in read_manifest(str(out)).shards for file in record.files}
 
 
 class TestOneAtATime:
@@ -378,34 +375,26 @@ def test_the_balance_holds_over_broken_shards(tmp_path, kind):
         counts = report.counts
         assert counts.read == counts.kept + counts.dropped + counts.duplicates + counts.quarantined
         assert report.shards == 2 and counts.read >= 6
-        rows = rows_on_disk(out)
-        assert rows == {
+        assert rows_on_disk(out) == {
             "kept": counts.kept,
             "dropped": counts.dropped,
             "duplicates": counts.duplicates,
             "quarantine": counts.quarantined,
         }
-        found = [
-            (row["shard"], row["row"]) for part in PARTS for row in read_output(str(out), part)
-        ]
-        assert len(set(found)) == len(found) == counts.read
-        total.append(counts)
+        listed = list_shards([str(folder / name) for name in (f"a.{kind}", "b.jsonl")])
+        plan = make_plan(out)
+        given = {(row.shard, row.row): type(row) for one in listed for row in plan.read(one)}
+        found = {
+            part: {(row["shard"], row["row"]) for row in read_output(str(out), part)}
+            for part in PARTS
+        }
+        assert sum(map(len, found.values())) == counts.read == len(given)
+        assert set().union(*found.values()) == set(given)
+        broken = {place for place, what in given.items() if what is Quarantined}
+        assert broken <= found["quarantine"]
+        total.append((counts, len(broken)))
 
     over()
-    whole = sum(total, Counts())
+    whole = sum((counts for counts, _ in total), Counts())
     assert len(total) >= 8 and whole.duplicates and whole.kept and whole.dropped
-    assert whole.quarantined, "some were broken"
-
-
-def rows_on_disk(out):
-    """Rows of the files that are there, whatever the manifest says."""
-    store, found = open_store(str(out)), dict.fromkeys(PARTS, 0)
-    for path in on_disk(out):
-        parquet = path.endswith(".parquet")
-        rows = (
-            pq.read_metadata(Path(out, path)).num_rows
-            if parquet
-            else sum(1 for _ in read_rows(store, path))
-        )
-        found[path.partition("/")[0]] += rows
-    return found
+    assert sum(broken for _, broken in total), "some were broken"

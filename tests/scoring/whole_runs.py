@@ -2,11 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 
-from tamis.corpus.manifest import read_output
+import pyarrow.parquet as pq
+
+from tamis.corpus.manifest import read_manifest, read_output, read_rows
 from tamis.corpus.readers import list_shards
 from tamis.corpus.settings import FilterSettings, NearDuplicateSettings
-from tamis.corpus.store import PARTS
+from tamis.corpus.store import PARTS, open_store
 from tamis.engine.local import LocalEngine
 from tamis.errors import EngineError
 from tamis.scoring.filter_run import run_filter
@@ -26,6 +29,39 @@ def lines(rows):
 def parts(out):
     """All rows of an output by part; hashes of the files are compared on the way."""
     return {part: lines(read_output(str(out), part, verify=True)) for part in PARTS}
+
+
+def snapshot(out, *but):
+    """Content of every file below an output."""
+    return {
+        str(file.relative_to(out)): file.read_bytes()
+        for file in Path(out).rglob("*")
+        if file.is_file() and file.name not in but
+    }
+
+
+def on_disk(out):
+    """Files of rows that are there."""
+    return {f"{part}/{file.name}" for part in PARTS for file in Path(out, part).glob("*")}
+
+
+def in_manifest(out):
+    """Files of rows that the manifest names."""
+    return {file.path for record in read_manifest(str(out)).shards for file in record.files}
+
+
+def rows_on_disk(out):
+    """Rows of the files that are there, whatever the manifest says."""
+    store, found = open_store(str(out)), dict.fromkeys(PARTS, 0)
+    for path in on_disk(out):
+        parquet = path.endswith(".parquet")
+        rows = (
+            pq.read_metadata(Path(out, path)).num_rows
+            if parquet
+            else sum(1 for _ in read_rows(store, path))
+        )
+        found[path.partition("/")[0]] += rows
+    return found
 
 
 class Interrupted(LocalEngine):
