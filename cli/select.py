@@ -117,6 +117,6 @@ def tokens(given: str) -> int:
 
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBGT]?)", given.strip().replace(",", "").upper())
     number = float(found[1]) * _UNITS[found[2]] if found else 0
-    if number < 1:
+    if not 1 <= number < 1e18:
         raise UsageError(f"--token-budget: given {given!r}; allowed: tokens such as 500M or 20B")
     return round(number)

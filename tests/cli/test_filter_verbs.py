@@ -139,6 +139,7 @@ def test_select_takes_one_criterion(tell, scored, tmp_path, name):
         (["--top-percent", "nan"], "--top-percent: given 'nan%'"),
         (["--token-budget", "plenty"], "--token-budget: given 'plenty'; allowed: tokens such as"),
         (["--token-budget", "0"], "--token-budget: given '0'"),
+        (["--token-budget", "9" * 400], "--token-budget: given"),
         (["--token-budget", "1"], "--token-budget: given 1; allowed: at least"),
         (["--threshold", "2", "--set", "rules.enabeld=true"], "rules.enabeld"),
         (["--threshold", "2", "--set", "rules"], "allowed: key=value"),

@@ -357,7 +357,7 @@ def test_the_balance_holds_over_broken_shards(tmp_path, kind):
     suffix, _, packing = kind.partition(".")
     total = []
 
-    @few(8)
+    @few(6)
     @given(texts, st.lists(damages, max_size=2), st.lists(damages, max_size=3))
     def over(given_texts, before, after):
         folder = tmp_path / uuid.uuid4().hex
@@ -369,12 +369,12 @@ def test_the_balance_holds_over_broken_shards(tmp_path, kind):
         for damage in after:
             data = damaged(data, damage)
         (folder / f"a.{kind}").write_bytes(data)
-        (folder / "b.jsonl").write_bytes(build("jsonl", [*TEXTS[:5], TEXTS[0]]))
+        (folder / "b.jsonl").write_bytes(build("jsonl", [*TEXTS[:5], TEXTS[0]]) + b"{\n")
         out = folder / "out"
         report = run(folder, out, block=4)
         counts = report.counts
         assert counts.read == counts.kept + counts.dropped + counts.duplicates + counts.quarantined
-        assert report.shards == 2 and counts.read >= 6
+        assert report.shards == 2 and counts.read >= 7
         assert rows_on_disk(out) == {
             "kept": counts.kept,
             "dropped": counts.dropped,
@@ -391,10 +391,9 @@ def test_the_balance_holds_over_broken_shards(tmp_path, kind):
         assert sum(map(len, found.values())) == counts.read == len(given)
         assert set().union(*found.values()) == set(given)
         broken = {place for place, what in given.items() if what is Quarantined}
-        assert broken <= found["quarantine"]
-        total.append((counts, len(broken)))
+        assert broken and broken <= found["quarantine"]
+        total.append(counts)
 
     over()
-    whole = sum((counts for counts, _ in total), Counts())
-    assert len(total) >= 8 and whole.duplicates and whole.kept and whole.dropped
-    assert sum(broken for _, broken in total), "some were broken"
+    whole = sum(total, Counts())
+    assert len(total) >= 6 and min(whole.kept, whole.dropped, whole.duplicates) > 0
