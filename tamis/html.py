@@ -26,7 +26,7 @@ body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 1000px; background
 h1 { font-size: 1.7rem; margin: 0 0 .25rem; letter-spacing: -.01em; }
 h2 { font-size: 1.1rem; margin: 2.25rem 0 .75rem; }
 p.lead { color: var(--soft); margin: 0 0 1.5rem; overflow-wrap: anywhere; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .75rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(125px, 1fr)); gap: .75rem; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: .8rem 1rem; }
 .card b { display: block; font-size: 1.45rem; font-weight: 650; letter-spacing: -.02em;
@@ -93,7 +93,10 @@ def cards(figures: Sequence[tuple[str, str]]) -> Html:
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
     """A table; numbers are set to the right, with thousands apart."""
     body = [list(row) for row in rows]
-    numeric = [bool(body) and all(_is_number(row[i]) for row in body) for i in range(len(headers))]
+    numeric = [
+        bool(body) and all(_is_number(row[i]) or row[i] == "" for row in body)
+        for i in range(len(headers))
+    ]
 
     def cell(tag: str, value: object, right: bool) -> str:
         shown = f"{value:,}" if isinstance(value, int) else value
