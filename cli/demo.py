@@ -39,7 +39,7 @@ def demo(result: ResultFile = None) -> None:
 
 PARTS = {
     "train": "Train a classifier of educational value on about 750 annotated documents",
-    "filter": "Filter the 20,500 documents that the installed packages carry",
+    "filter": "Filter the 20,600 documents that the installed packages carry",
     "retrain": "New kinds of documents arrive (news, package descriptions): retrain",
 }
 
