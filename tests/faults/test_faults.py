@@ -167,7 +167,7 @@ def test_a_source_that_fails_at_random(corpus, calm, tmp_path, engine):
     out = tmp_path / "out"
     for _ in range(20):
         code = finish(f"flaky://{corpus}", out, engine)
-        assert code in (0, 1)
+        assert code in (0, 1, 2)  # 2: it could not even be listed
         readable(out)
         if code == 0:
             break
