@@ -145,10 +145,16 @@ class _Bad:
         self.reason, self.raw, self.detail = reason, raw, detail
 
 
+class _Mixed(list[Any]):
+    """Values of a column among which some may be bad."""
+
+
 def _batch(batch: pa.RecordBatch, names: list[str], rows: Rows) -> Iterator[Row]:
     limit = rows.limits.max_line_bytes
     table = [_values(column, limit) for column in batch.columns]
-    checked = [name for name, column in zip(names, table, strict=True) if _has_bad(column)]
+    checked = [
+        name for name, column in zip(names, table, strict=True) if isinstance(column, _Mixed)
+    ]
     is_string = any(kind(batch.schema.field(rows.text).type) for kind in _BINARY[:2])
     if is_string and not checked:
         for values in zip(*table, strict=True):
@@ -156,10 +162,6 @@ def _batch(batch: pa.RecordBatch, names: list[str], rows: Rows) -> Iterator[Row]
         return
     for values in zip(*table, strict=True):
         yield _row(dict(zip(names, values, strict=True)), checked, rows)
-
-
-def _has_bad(values: list[Any]) -> bool:
-    return any(type(value) is _Bad for value in values)
 
 
 def _row(fields: dict[str, Any], checked: list[str], rows: Rows) -> Row:
@@ -184,15 +186,16 @@ def _values(column: Any, limit: int) -> list[Any]:
         known = dict(
             zip(used.to_pylist(), _values(column.dictionary.take(used), limit), strict=True)
         )
-        return [known.get(index) for index in column.indices.to_pylist()]
+        kind = _Mixed if any(isinstance(value, _Bad) for value in known.values()) else list
+        return kind(known.get(index) for index in column.indices.to_pylist())
     try:
         if any(check(column.type) for check in _BINARY):
             longest = pc.max(pc.binary_length(column)).as_py() or 0
             if longest > limit:
-                return [_value(scalar, limit) for scalar in column]
+                return _Mixed(_value(scalar, limit) for scalar in column)
         return list(column.to_pylist())
     except (ValueError, OverflowError, pa.ArrowException):
-        return [_value(scalar, limit) for scalar in column]
+        return _Mixed(_value(scalar, limit) for scalar in column)
 
 
 def _value(scalar: Any, limit: int) -> Any:

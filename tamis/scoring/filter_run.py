@@ -183,15 +183,21 @@ class _Run:
             for at in todo
         ]
         if not plan.dedup_near:
-            self._run("sift", items, passes.sift_shard, self._commit, placed)
+            rows = self._counted(items, hashed)
+            self._run("sift", items, passes.sift_shard, self._commit, placed, rows)
         else:
             sifted = self.output.notes("sift")
             items = [item for item in items if item.position not in sifted]
-            self._run("sift", items, passes.sift_candidates, self._note("sift"), placed)
+            rows = self._counted(items, hashed)
+            self._run("sift", items, passes.sift_candidates, self._note("sift"), placed, rows)
             self._near()
             matching = self._spent("match") + self._spent("resolve")
             items = [ShardItem(at, self.shards[at], 0, matching) for at in todo]
             self._run("finish", items, passes.finish_shard, self._commit)
+
+    @staticmethod
+    def _counted(items: Sequence[ShardItem], hashed: Mapping[int, Note]) -> int:
+        return sum(int(hashed.get(item.position, {}).get("documents", 0)) for item in items)
 
     def _spent(self, ledger: str) -> float:
         """CPU seconds of a pass over the corpus that fall on each shard."""
@@ -242,14 +248,15 @@ class _Run:
         work: Callable[[Any], Any],
         done: Callable[[Any, Any], Counts],
         plan: SiftPlan | None = None,
+        rows: int = 0,
     ) -> None:
-        """Run one pass and show how far it is."""
+        """Run one pass and show how far it is, by ``rows`` where they were counted before."""
         if not items:
             return
         cells = self.engine.cells(len(self.shards))
         console = ConsoleProgress()
         sizes = [self._size(item) for item in items]
-        meter = Meter(name, sizes, cells, self.progress or console, self._rows(items))
+        meter = Meter(name, sizes, cells, self.progress or console, rows)
 
         def settle(item: Any, result: Any) -> None:
             meter.done(self._size(item), done(item, result))
@@ -266,12 +273,6 @@ class _Run:
                 )
         finally:
             console.close()
-
-    def _rows(self, items: Sequence[Any]) -> int:
-        """Documents of shards that were hashed; 0 where they were not."""
-        hashed = self.output.notes("hash")
-        known = [hashed.get(item.position, {}) for item in items if isinstance(item, ShardItem)]
-        return sum(int(note.get("documents", 0)) for note in known)
 
     def _size(self, item: Any) -> int:
         return item.shard.size if isinstance(item, ShardItem) else 1

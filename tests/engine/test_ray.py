@@ -315,6 +315,31 @@ def test_the_watch_ends_what_is_marked_and_nothing_else(tmp_path):
             sleeper.wait()
 
 
+def test_the_watch_ends_agents_that_hide_their_environment(tmp_path):
+    folder = tmp_path / "ray"
+    folder.mkdir()
+    code = (
+        "import sys, time\nlog = open(sys.argv[2], 'w')\n"
+        "open('/proc/self/comm', 'w').write(sys.argv[1])\nprint(flush=True)\ntime.sleep(60)"
+    )
+    logs = {"ray::Agent": folder, "reader": folder, "ray::Other": tmp_path}
+    sleepers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, title, str(place / "log")], stdout=subprocess.PIPE
+        )
+        for title, place in logs.items()
+    ]
+    try:
+        for sleeper in sleepers:
+            sleeper.stdout.readline()
+        end(str(folder))
+        assert [sleeper.poll() is None for sleeper in sleepers] == [False, True, True]
+    finally:
+        for sleeper in sleepers:
+            sleeper.kill()
+            sleeper.communicate()
+
+
 @pytest.mark.parametrize("when", [0, 2, 5])
 def test_nothing_outlives_a_driver_that_is_killed_while_ray_starts(tmp_path, when):
     code = "from tamis.engine.ray import RayEngine; RayEngine(workers=1).__enter__(); input()"
