@@ -11,6 +11,7 @@ from rich.console import Console
 from cli import (
     dashboard,
     demo,
+    distill,
     estimate,
     filter,
     inspect,
@@ -31,6 +32,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 refused by the gate.",
 )
 app.command("train")(train.train)
+app.command("distill")(distill.distill)
 app.command("filter")(filter.filter_)
 app.command("estimate")(estimate.estimate)
 app.command("select")(select.select)

@@ -26,6 +26,9 @@ def estimate(
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="Keep from this score; the model's own.")
     ] = None,
+    encoder_only: Annotated[
+        bool, typer.Option("--encoder-only", help="Use no cascade, though one was distilled.")
+    ] = False,
     documents: Annotated[
         int, typer.Option("--documents", min=100, help="Documents to sample.")
     ] = 2_000,
@@ -64,11 +67,13 @@ def estimate(
             version=chosen.version,
             threshold=threshold,
             workers=workers or cores(),
+            encoder_only=encoder_only,
         )
         shards = filtering.shards_of(request, session.home)
-        plan = filtering.plan_of(loaded, request, session.home)
+        plan, scoring = filtering.plan_of(loaded, request, session.home)
         found = run(plan, shards, documents, request.workers, loaded.seed)
     _show(found, prices, machine)
+    _say(scoring.sentence)
     figures = {"documents": found.documents, "kept": found.kept, "tokens_kept": found.tokens_kept}
     outcome = Result(
         verb="estimate",
@@ -83,6 +88,12 @@ def estimate(
         seconds=clock.seconds(),
     )
     write(outcome, result)
+
+
+def _say(sentence: str) -> None:
+    from cli.plan import console
+
+    console.print(f"  {sentence}", soft_wrap=True)
 
 
 def _check_machine(machine: str | None, prices: Prices) -> None:

@@ -12,6 +12,7 @@ from deployment.release import Registered
 from tamis.evaluation.bootstrap import Interval
 from tamis.evaluation.figures import Comparison, Evaluation
 from tamis.monitoring.drift import DriftReport
+from tamis.scoring.distill_report import DistillReport
 from tamis.scoring.filter_report import FilterReport
 
 console = Console(highlight=False)
@@ -149,3 +150,33 @@ def show_drift(drift: DriftReport) -> None:
     console.print(f"\n[bold]Drift[/]: {verdict} ({drift.window} documents)")
     for reason in drift.reasons:
         console.print(f"  {reason.check}: {reason.detail}", markup=False, soft_wrap=True)
+
+
+def of_cascade(report: DistillReport) -> dict[str, IntervalOut]:
+    """What a cascade does to its test documents."""
+    found = report.test or report.encoder_only
+    rates = {"recall": found.recall, "precision": found.precision, "f1": found.f1,
+             "sent": found.sent}  # fmt: skip
+    return {
+        name: IntervalOut(value=rate.value, low=rate.low, high=rate.high, n=rate.n)
+        for name, rate in rates.items()
+        if rate is not None
+    }
+
+
+def show_cascade(report: DistillReport) -> None:
+    """The promise, and what was measured on documents that had no say in it."""
+    console.print(f"\n[bold]Cascade[/] {report.calibration.reason}", soft_wrap=True)
+    n = report.documents["test"]
+    for name, figure in of_cascade(report).items():
+        console.print(
+            f"  {name:<10} {figure.value:.3f} [dim]({figure.low:.3f} to {figure.high:.3f}) on "
+            f"{figure.n:,} of {n:,} test documents[/]"
+        )
+    speeds = report.documents_per_cpu_second
+    console.print(
+        f"  {report.gain:.1f} times as many documents a CPU-second as the encoder "
+        f"({report.backend}) alone: student {speeds['student']:,.0f}, encoder "
+        f"{speeds['encoder']:,.0f}",
+        soft_wrap=True,
+    )

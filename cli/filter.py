@@ -68,6 +68,9 @@ def filter_(
         str,
         typer.Option("--max-quarantined", help="Fail, once finished, above this share: 1%, 0.01."),
     ] = "100%",
+    encoder_only: Annotated[
+        bool, typer.Option("--encoder-only", help="Use no cascade, though one was distilled.")
+    ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over: remove what an earlier run wrote there.")
     ] = False,
@@ -83,7 +86,7 @@ def filter_(
     loaded = prepare(task, stack, settings, result)
     check_threshold(threshold, loaded.target.scale)
     quarantined = share("--max-quarantined", max_quarantined)
-    _check_engine(engine, ray_address)
+    check_engine(engine, ray_address)
     from deployment.stacks import open_session
 
     with open_session(stack) as session:
@@ -105,6 +108,7 @@ def filter_(
             encoder_cpus=encoder_cpus,
             fresh=fresh,
             max_quarantined=quarantined,
+            encoder_only=encoder_only,
         )
         filtering.check(loaded, request, session.home)
         if dry_run:
@@ -116,12 +120,14 @@ def filter_(
         run = execute.run(pipeline, task=loaded, request=request, home=str(session.home))
         report = execute.load(run, "sift", "filter_report")
         figures.show_filter(report)
+        figures.console.print(f"  {execute.load(run, 'sift', 'scoring').sentence}", soft_wrap=True)
         outcome = Result(
             verb="filter",
             task=loaded.name,
             stack=stack,
             run_id=str(run.id),
             model_version=chosen.version,
+            threshold=report.threshold,
             counts=figures.of_filter(report),
             outputs={"output": request.output, "report": f"{request.output}/report.html"},
             seconds=clock.seconds(),
@@ -146,7 +152,12 @@ def check_threshold(threshold: float | None, scale: tuple[float, float]) -> None
         )
 
 
-def _check_engine(engine: EngineName, ray_address: str | None) -> None:
+def check_engine(engine: EngineName, ray_address: str | None) -> None:
+    """Refuse the address of a cluster that is not asked to do anything.
+
+    Raises:
+        UsageError: The engine is another one.
+    """
     from tamis.errors import UsageError
 
     if ray_address is not None and engine is not EngineName.ray:

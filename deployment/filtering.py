@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict
+
+from deployment.backend import backend_for
 from deployment.registry import Registry
 from tamis.config import Items, Strict
+from tamis.corpus.manifest import is_output
 from tamis.corpus.output import require_same
 from tamis.corpus.pool import EMBEDDED, pool_shards
 from tamis.corpus.readers import Shard, list_shards
@@ -14,10 +19,13 @@ from tamis.corpus.writers import OutputFormat
 from tamis.engine.base import Engine
 from tamis.engine.local import LocalEngine
 from tamis.errors import DataError, UsageError
-from tamis.models.classifier import read_info
+from tamis.models.classifier import digest, read_info
+from tamis.scoring.backends.choose import BackendChoice, machine
+from tamis.scoring.backends.folder import export
+from tamis.scoring.cascade import Cascade, describe, load_cascade
 from tamis.scoring.filter_report import FilterReport
-from tamis.scoring.filter_run import run_filter, run_fingerprint
-from tamis.scoring.plan import SiftPlan
+from tamis.scoring.filter_run import run_filter, run_fingerprint, shards_fingerprint
+from tamis.scoring.plan import LoadScorer, SiftPlan
 from tamis.task import Task
 
 
@@ -36,6 +44,7 @@ class FilterRequest(Strict):
         encoder_cpus: Processors of each model that Ray's tasks share, where there is no GPU.
         fresh: Start over instead of resuming.
         max_quarantined: Largest share of rows that may be quarantined, 0-1.
+        encoder_only: Use no cascade.
     """
 
     inputs: Items[str]
@@ -49,6 +58,7 @@ class FilterRequest(Strict):
     encoder_cpus: int = 1
     fresh: bool = False
     max_quarantined: float = 1.0
+    encoder_only: bool = False
 
 
 def shards_of(request: FilterRequest, home: Path) -> list[Shard]:
@@ -69,8 +79,8 @@ def shards_of(request: FilterRequest, home: Path) -> list[Shard]:
     return list_shards(paths)
 
 
-def plan_of(task: Task, request: FilterRequest, home: Path) -> SiftPlan:
-    """The engine's plan for a request; the model is downloaded if it is not here yet.
+def model_plan(task: Task, request: FilterRequest, home: Path) -> SiftPlan:
+    """The engine's plan with the model as it was registered, in fp32, for every document.
 
     Raises:
         UsageError: The registry has no such version.
@@ -90,6 +100,84 @@ def plan_of(task: Task, request: FilterRequest, home: Path) -> SiftPlan:
     )
 
 
+class Scoring(BaseModel):
+    """How a filter will score.
+
+    Attributes:
+        backend: That runs the encoder, and why.
+        cascade: sha256 of the cascade; None where the encoder sees every document.
+        sentence: In words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: BackendChoice
+    cascade: str | None
+    sentence: str
+
+    def to_html(self) -> str:
+        """The backend's page."""
+        return self.backend.to_html()
+
+
+def plan_of(task: Task, request: FilterRequest, home: Path) -> tuple[SiftPlan, Scoring]:
+    """The engine's plan for a request, and how it scores.
+
+    The cascade that belongs to the model is used where there is one with a certified band, for
+    the threshold asked for; with it comes the backend that it was calibrated with.
+
+    Raises:
+        UsageError: The registry has no such version.
+        ModelError: The model, its cascade or its backend cannot be loaded.
+    """
+    plan = model_plan(task, request, home)
+    cascade, sentence = _cascade(task, request, plan, home)
+    if cascade is not None:
+        plan = replace(plan, threshold=cascade.info.threshold, cascade=cascade)
+        choice = BackendChoice(
+            backend=cascade.info.backend,
+            reason="The cascade's band was calibrated with it.",
+            source=cascade.info.encoder,
+            machine=machine(),
+        )
+        margin = cascade.info.margin
+    else:
+        choice = backend_for(plan, shards_of(request, home), task.scoring, home, task.seed)
+        margin = choice.margin
+    folder = export(Path(plan.model_dir), choice.backend, home / "exports")
+    loader = LoadScorer(plan.threshold, margin)
+    told = f"{sentence}; encoder: {choice.backend}. {choice.reason}"
+    used = None if cascade is None else cascade.fingerprint
+    scoring = Scoring(backend=choice, cascade=used, sentence=told)
+    return replace(plan, model_dir=str(folder), load=loader), scoring
+
+
+def _cascade(
+    task: Task, request: FilterRequest, plan: SiftPlan, home: Path
+) -> tuple[Cascade | None, str]:
+    """The cascade to use, or why there is none."""
+    if request.encoder_only:
+        return None, "encoder alone, as asked for"
+    registry = Registry()
+    version = registry.get(task.name, request.version)
+    folder = registry.download_attached(version, "cascade", home / "models")
+    if folder is None:
+        return None, "encoder alone: no cascade was distilled for this model"
+    cascade = load_cascade(folder, digest(plan.model_dir), task.scoring.cascade.audit)
+    info = cascade.info
+    if info.band.sends_everything:
+        return None, "encoder alone: no band could be certified for the cascade"
+    if request.threshold is not None and abs(request.threshold - info.threshold) > 1e-6:
+        return None, (
+            f"encoder alone: the cascade was calibrated for the threshold {info.threshold:.4g}, "
+            f"not {request.threshold:.4g}"
+        )
+    told = f"cascade: {describe(info)}"
+    if info.corpus != shards_fingerprint(shards_of(request, home)):
+        told += "; it was calibrated on another corpus, so mind the audit"
+    return cascade, told
+
+
 def check(task: Task, request: FilterRequest, home: Path) -> None:
     """Find out before the run whether it can start.
 
@@ -98,31 +186,39 @@ def check(task: Task, request: FilterRequest, home: Path) -> None:
         ResumeRefused: The output was begun under other settings, model or input.
     """
     shards = shards_of(request, home)
-    if not request.fresh:
-        fingerprint = run_fingerprint(plan_of(task, request, home), shards, _parts(task, request))
+    if not request.fresh and is_output(request.output):
+        plan, scoring = plan_of(task, request, home)
+        fingerprint = run_fingerprint(plan, shards, _parts(task, request, scoring))
         require_same(request.output, fingerprint)
 
 
-def _parts(task: Task, request: FilterRequest) -> dict[str, str]:
+def _parts(task: Task, request: FilterRequest, scoring: Scoring) -> dict[str, str]:
     # By content: a version number starts again at 1 in another registry.
     version = Registry().get(task.name, request.version)
-    return {"task": task.fingerprint(), "model files": version.tags["digest"]}
+    choice = scoring.backend
+    return {
+        "task": task.fingerprint(),
+        "model files": version.tags["digest"],
+        "backend": choice.backend + (f", margin {choice.margin!r}" if choice.margin else ""),
+    }
 
 
-def sift_corpus(task: Task, request: FilterRequest, home: Path) -> FilterReport:
+def sift_corpus(task: Task, request: FilterRequest, home: Path) -> tuple[FilterReport, Scoring]:
     """Sift what the request names.
 
     Raises:
         ResumeRefused: The output was begun under other settings, model or input.
         EngineError: A shard failed for good.
     """
-    return run_filter(
-        plan_of(task, request, home),
+    plan, scoring = plan_of(task, request, home)
+    report = run_filter(
+        plan,
         shards_of(request, home),
-        _parts(task, request),
+        _parts(task, request, scoring),
         engine=engine_of(request),
         fresh=request.fresh,
     )
+    return report, scoring
 
 
 def engine_of(request: FilterRequest) -> Engine:

@@ -112,13 +112,16 @@ class Registry:
 
         The download is renamed into place when complete, so a killed one leaves nothing behind.
         """
-        target = cache / version.name / f"{version.version}-{version.tags['digest'][:12]}"
+        name = f"{version.version}-{version.tags['digest'][:12]}"
+        return self._fetch(version.source, cache / version.name / name)
+
+    def _fetch(self, source: str, target: Path) -> Path:
         if target.is_dir():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=target.parent) as staging:
             mlflow.set_tracking_uri(self.client.tracking_uri)
-            got = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=staging))
+            got = Path(mlflow.artifacts.download_artifacts(source, dst_path=staging))
             if not target.is_dir():
                 got.rename(target)
         return target
@@ -150,6 +153,31 @@ class Registry:
             metadata=_metadata(tags | {"digest": found}, run.info.run_id if run else None),
         )
         return self.get(task, registered.version), True
+
+    def attach(self, version: Version, folder: Path, name: str, tags: dict[str, str]) -> str:
+        """Keep a folder with a version: its files go beside those of the run that logged it.
+
+        Args:
+            version: That it belongs to.
+            folder: Whose files to keep.
+            name: Of what it is, such as ``cascade``; the newest of a name is the one that counts.
+            tags: What is recorded with the version, besides the folder's digest under ``name``.
+
+        Returns:
+            The digest.
+        """
+        found = digest(folder)
+        self.client.log_artifacts(version.run_id, str(folder), f"{name}/{found[:16]}")
+        self.tag(version, {name: found, **tags})
+        return found
+
+    def download_attached(self, version: Version, name: str, cache: Path) -> Path | None:
+        """A local folder with what was last attached under a name; None where nothing was."""
+        found = version.tags.get(name)
+        if not found:
+            return None
+        source = f"runs:/{version.run_id}/{name}/{found[:16]}"
+        return self._fetch(source, cache / version.name / f"{name}-{found[:16]}")
 
     def tag(self, version: Version, tags: dict[str, str]) -> None:
         """Record more about a version."""

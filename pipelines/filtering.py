@@ -17,5 +17,5 @@ def filtering(task: Task, request: FilterRequest, home: str) -> None:
         request: Input, output, model version, threshold.
         home: Folder for downloaded models.
     """
-    report = sift(task, request, home)
+    report, _ = sift(task, request, home)
     manifest(request, report)

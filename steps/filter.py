@@ -7,17 +7,23 @@ from typing import Annotated
 
 from zenml import step
 
-from deployment.filtering import FilterRequest, require_clean, sift_corpus
+from deployment.filtering import FilterRequest, Scoring, require_clean, sift_corpus
 from materializers.report import ReportMaterializer
 from tamis.corpus.manifest import Manifest, read_manifest
 from tamis.scoring.filter_report import FilterReport
 from tamis.task import Task
 
 
-@step(enable_cache=False, output_materializers=ReportMaterializer)
-def sift(task: Task, request: FilterRequest, home: str) -> Annotated[FilterReport, "filter_report"]:
+@step(
+    enable_cache=False,
+    output_materializers={"filter_report": ReportMaterializer, "scoring": ReportMaterializer},
+)
+def sift(
+    task: Task, request: FilterRequest, home: str
+) -> tuple[Annotated[FilterReport, "filter_report"], Annotated[Scoring, "scoring"]]:
     """Score every document of the corpus; commit shard by shard; report."""
-    return sift_corpus(task, request, Path(home))
+    report, scoring = sift_corpus(task, request, Path(home))
+    return report, scoring  # ZenML wants to see a tuple here
 
 
 @step(enable_cache=False, output_materializers=ReportMaterializer)

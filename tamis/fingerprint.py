@@ -27,9 +27,14 @@ FILTER_SOURCES = (
     "corpus/warc.py",
     "corpus/writers.py",
     "models/*.py",
+    "scoring/audit.py",
+    "scoring/backends/*.py",
+    "scoring/band.py",
+    "scoring/cascade.py",
     "scoring/passes.py",
     "scoring/sift.py",
     "scoring/stages.py",
+    "scoring/student.py",
     "target.py",
 )
 """Sources that decide which rows a filter writes and what is in them."""

@@ -17,11 +17,15 @@ from tamis.config import Items, Strict, override, read_yaml, validate, wrong
 from tamis.corpus.settings import FilterSettings
 from tamis.errors import ConfigError
 from tamis.models.settings import EncoderSettings, PathBackbone
+from tamis.scoring.settings import ScoringSettings
 from tamis.target import BinaryTarget, ClassesTarget, OrdinalTarget, Target
 
 TASKS = Path(__file__).resolve().parent.parent / "configs" / "tasks"
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+_MOST_TOKENS = 65_536
+"""Of one document: what waits for the network has to fit into memory."""
 
 
 class Columns(Strict):
@@ -73,6 +77,22 @@ class TextLimits(Strict):
 
     max_characters: Annotated[int, Field(ge=100, le=1_000_000)] = 1_800
     max_tokens: Annotated[int, Field(ge=16, le=8_192)] = 256
+    long: Literal["head", "head_tail", "windows_mean", "windows_max"] = "head"
+    """What is read of a document that does not fit: its beginning, its beginning and its end, or
+    windows spread over the whole, each cut by both limits, whose vectors are joined."""
+    windows: Annotated[int, Field(ge=2, le=64)] = 4
+    """Most windows of a document."""
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> TextLimits:
+        windowed = self.long in ("windows_mean", "windows_max")
+        if not windowed and self.windows != type(self).model_fields["windows"].default:
+            allowed = f"no such key with long: {self.long}, only with windows_mean or windows_max"
+            raise wrong("windows", self.windows, allowed)
+        if windowed and self.windows * self.max_tokens > _MOST_TOKENS:
+            given = f"{self.windows} * {self.max_tokens}"
+            raise wrong("windows * max_tokens", given, f"at most {_MOST_TOKENS} of a document")
+        return self
 
 
 class ValidationPolicy(Strict):
@@ -126,6 +146,8 @@ class BestF1Threshold(Strict):
 
 
 Threshold = Annotated[ValueThreshold | BestF1Threshold, Field(discriminator="kind")]
+
+CalibrationName = Literal["isotonic", "none"]
 
 MetricName = Literal[
     "spearman",
@@ -198,10 +220,14 @@ class Task(Strict):
     split: Split = Split()
     model: EncoderSettings = EncoderSettings()
     threshold: Threshold = BestF1Threshold(kind="best_f1")
+    calibration: CalibrationName = "isotonic"
+    """Whether scores are mapped to what the labels of held-out documents say they mean; the
+    threshold is one on the calibrated scores."""
     gate: GatePolicy = GatePolicy()
     retrain: RetrainPolicy = RetrainPolicy()
     corpus: Columns = Columns()
     """Columns of the corpora that this task filters."""
+    scoring: ScoringSettings = ScoringSettings()
     filter: FilterSettings = FilterSettings()
 
     @model_validator(mode="after")
@@ -217,6 +243,13 @@ class Task(Strict):
         if self.gate.metric in ("spearman", "pearson", "mae") and self.target.kind != "ordinal":
             allowed = "a metric of the keep/drop decision, since the target is not ordinal"
             raise wrong("gate.metric", self.gate.metric, allowed)
+        return self
+
+    @model_validator(mode="after")
+    def _one_sequence_to_learn_from(self) -> Task:
+        if self.model.train == "full" and self.text.long.startswith("windows"):
+            allowed = "head or head_tail with model.train: full, which learns from one sequence"
+            raise wrong("text.long", self.text.long, allowed)
         return self
 
     @property

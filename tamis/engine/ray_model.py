@@ -113,21 +113,14 @@ class ModelActor:
         if self.model is None:
             folder = source.folder()
             model = source.load(folder)
-            _set_threads(self.threads)
+            if hasattr(model, "use_threads"):
+                model.use_threads(self.threads)
             self.folder, self.model = folder, model
         return self.model
 
     def _preparer(self, source: Source) -> Callable[[str], Any] | None:
         loader = getattr(self._loaded(source), "preparer_loader", None)
         return None if loader is None else loader(self.folder)
-
-
-def _set_threads(threads: int) -> None:
-    """Give torch so many threads, where the model has brought it in."""
-    import sys
-
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
 
 
 class SharedScorer:

@@ -78,6 +78,7 @@ def assess(
         baseline_scores={n: b(test.texts, test.sources) for n, b in baselines.items()},
         baseline_thresholds={name: b.threshold for name, b in baselines.items()},
         seed=task.seed,
+        raw_scores=classifier.score_map.raw(scores),
         ceiling=agreement(task.target, dataset.labels, dataset.floats("second_label")),
         cross_validation=_cross_validation(task, log.held_out, dataset, assignment),
     )
@@ -115,4 +116,5 @@ def _cross_validation(
         baseline_scores=scores,
         baseline_thresholds=thresholds,
         seed=task.seed,
+        raw_scores=np.array(held_out.raw) if held_out.raw else None,
     )

@@ -222,7 +222,16 @@ def _markdown(given: CardInput, limits: Sequence[str]) -> str:
     if e.cross_validation is not None:
         c = e.cross_validation
         parts += [f"Over {c.folds} cross-validation folds, {c.n} documents:", _figures(c)]
-    parts += ["## Ceiling", _ceiling(e), "## Slices", _slices(e), "## Limits", _list(limits)]
+    parts += [
+        "## What a score means",
+        *_reliability(e),
+        "## Ceiling",
+        _ceiling(e),
+        "## Slices",
+        _slices(e),
+        "## Limits",
+        _list(limits),
+    ]
     provenance = {
         "Created": given.created,
         "Code": given.code_version,
@@ -277,6 +286,26 @@ def _figures(c: Comparison) -> str:
         gains = [str(own[metric]) for own in c.gains.values()]
         rows.append([name, str(found), *beside, *gains])
     return _table(head, rows)
+
+
+def _reliability(e: Evaluation) -> list[str]:
+    """The gap and the table, over all folds where there are some."""
+    c = e.cross_validation
+    where, found = "Cross-validated", c.reliability if c is not None else None
+    if found is None:
+        where, found = "On the test documents", e.reliability
+    if found is None:
+        return ["It was not measured."]
+    mean = "mean label" if e.target.kind == "ordinal" else "share to keep"
+    rows = [
+        [
+            f"{part.score:.2f}",
+            f"{part.label.value:.2f} ({part.label.low:.2f} to {part.label.high:.2f})",
+            str(part.label.n),
+        ]
+        for part in found.bins
+    ]
+    return [f"{where}: {found.sentence()}", _table(["mean score", mean, "n"], rows)]
 
 
 def _slices(c: Comparison) -> str:

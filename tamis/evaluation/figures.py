@@ -82,6 +82,44 @@ class Agreement(_Frozen):
     f1: float
 
 
+class ReliabilityBin(_Frozen):
+    """Documents of neighbouring scores.
+
+    Attributes:
+        score: Their mean score.
+        label: Their mean label, or the share of them to keep where labels are no numbers.
+    """
+
+    score: float
+    label: Interval
+
+
+class Reliability(_Frozen):
+    """Whether scores mean what labels mean.
+
+    Attributes:
+        n: Documents.
+        bins: About equally many documents each, by rising score.
+        gap: Mean distance of mean label and mean score over the bins, weighted by documents.
+        raw_gap: The same before calibration; None where nothing was calibrated, or not known.
+        chance: The gap to be expected of so many documents if every score were right.
+    """
+
+    n: int
+    bins: tuple[ReliabilityBin, ...]
+    gap: float
+    raw_gap: float | None
+    chance: float
+
+    def sentence(self) -> str:
+        """The gaps in words, and what they are to be measured by."""
+        before = "" if self.raw_gap is None else f", {self.raw_gap:.3f} before calibration"
+        return (
+            f"Mean label and mean score are {self.gap:.3f} apart on average{before}; on {self.n} "
+            f"documents about {self.chance:.3f} is to be expected of scores that are right."
+        )
+
+
 class Prediction(_Frozen):
     """One test document: what it was labelled and how it was scored."""
 
@@ -105,6 +143,7 @@ class Comparison(_Frozen):
         gains: By baseline and metric, the gain of the model over the baseline with its paired
             interval; positive when the model is better, also where lower is better.
         slices: Figures by family of sources, source and length.
+        reliability: Mean label beside mean score; None in reports of before it was measured.
     """
 
     metric: MetricName
@@ -114,6 +153,7 @@ class Comparison(_Frozen):
     baselines: tuple[ScorerFigures, ...]
     gains: dict[str, Figures]
     slices: tuple[SliceFigures, ...]
+    reliability: Reliability | None = None
 
 
 class CrossValidation(Comparison):

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tamis.evaluation.bootstrap import Interval
-from tamis.evaluation.figures import Confusion
+from tamis.evaluation.figures import Confusion, Reliability
 from tamis.target import Floats, Target
 
 KEPT, DROPPED, INK, QUIET = "#1a7f5a", "#b0623c", "#222222", "#8a8f98"
@@ -101,6 +101,22 @@ def confusion_plot(confusion: Confusion) -> bytes:
     axes.set_yticks(range(size), _plain(confusion.levels))
     axes.set_xlabel("by score")
     axes.set_ylabel("by label")
+    return _png(figure)
+
+
+def reliability_plot(target: Target, reliability: Reliability) -> bytes:
+    """Mean label, with its interval, over mean score in bins; on the diagonal both are equal."""
+    figure, axes = _canvas(4.2, 4.0)
+    low, high = target.scale
+    axes.plot([low, high], [low, high], color=QUIET, lw=1, ls="--", label="equal")
+    for part in reliability.bins:
+        axes.plot([part.score] * 2, [part.label.low, part.label.high], color=KEPT, lw=1.5)
+        axes.plot(part.score, part.label.value, "o", color=KEPT, ms=5)
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+    axes.set_aspect("equal")
+    axes.set_xlabel("mean score")
+    axes.set_ylabel("mean label" if target.kind == "ordinal" else "share to keep")
     return _png(figure)
 
 

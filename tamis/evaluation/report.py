@@ -34,6 +34,7 @@ from tamis.evaluation.figures import (
     SliceFigures,
 )
 from tamis.evaluation.metrics import Bools, metric_names
+from tamis.evaluation.reliability import reliability
 from tamis.evaluation.slices import Slice, slices
 from tamis.target import Floats, OrdinalTarget, Target
 from tamis.task import MetricName
@@ -69,6 +70,7 @@ class _Scored(NamedTuple):
     groups: Sequence[str]
     characters: NDArray[np.int64]
     scorers: dict[str, tuple[Floats, float | Floats]]
+    raw_scores: Floats | None
     seed: int
 
 
@@ -88,6 +90,7 @@ def evaluate(
     baseline_scores: Mapping[str, Floats],
     baseline_thresholds: Mapping[str, float],
     seed: int,
+    raw_scores: Floats | None = None,
     ceiling: Agreement | None = None,
     cross_validation: CrossValidation | None = None,
 ) -> Evaluation:
@@ -108,6 +111,7 @@ def evaluate(
         baseline_scores: Each baseline's scores, (n,).
         baseline_thresholds: Each baseline's threshold.
         seed: Of the resamples.
+        raw_scores: The model's scores before calibration, (n,).
         ceiling: Agreement measured on more documents than these; by default it is taken from
             ``second_labels``.
         cross_validation: From ``cross_validate``, to be kept beside the test figures.
@@ -119,7 +123,8 @@ def evaluate(
     scorers: dict[str, tuple[Floats, float | Floats]] = {MODEL: (scores, threshold)}
     for name, own in baseline_scores.items():
         scorers[name] = (own, baseline_thresholds[name])
-    scored = _Scored(target, metric, labels, sources, groups, _lengths(texts), scorers, seed)
+    characters = _lengths(texts)
+    scored = _Scored(target, metric, labels, sources, groups, characters, scorers, raw_scores, seed)
     _check(scored, ids)
     compared = _compare(scored)
     if ceiling is None and second_labels is not None:
@@ -163,6 +168,7 @@ def cross_validate(
     baseline_scores: Mapping[str, Floats],
     baseline_thresholds: Mapping[str, Floats],
     seed: int,
+    raw_scores: Floats | None = None,
 ) -> CrossValidation:
     """Figures over all labelled documents, each scored by a model that did not see its fold.
 
@@ -179,6 +185,7 @@ def cross_validate(
         baseline_scores: Out-of-fold scores of each baseline, (n,).
         baseline_thresholds: The same for each baseline, (n,).
         seed: Of the resamples.
+        raw_scores: Out-of-fold scores of the model before calibration, (n,).
 
     Raises:
         DataError: No documents, columns of different lengths, or values that are not finite.
@@ -187,7 +194,8 @@ def cross_validate(
     scorers: dict[str, tuple[Floats, float | Floats]] = {MODEL: (scores, thresholds)}
     for name, own in baseline_scores.items():
         scorers[name] = (own, baseline_thresholds[name])
-    scored = _Scored(target, metric, labels, sources, groups, _lengths(texts), scorers, seed)
+    characters = _lengths(texts)
+    scored = _Scored(target, metric, labels, sources, groups, characters, scorers, raw_scores, seed)
     _check(scored, texts)
     return CrossValidation(**dict(_compare(scored)), folds=folds)
 
@@ -277,6 +285,13 @@ def _compare(scored: _Scored) -> Comparison:
             for name, own in sampled.items()
         },
         slices=tuple(_slice(scored, part) for part in slices(scored.sources, scored.characters)),
+        reliability=reliability(
+            scored.target,
+            scored.labels,
+            scored.scorers[MODEL][0],
+            scored.groups,
+            scored.raw_scores,
+        ),
     )
 
 

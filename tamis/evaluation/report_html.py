@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from tamis.evaluation.bootstrap import Interval
-from tamis.evaluation.figures import Agreement, Comparison, Confusion, Evaluation
+from tamis.evaluation.figures import Agreement, Comparison, Confusion, Evaluation, Reliability
 from tamis.evaluation.metrics import HIGHER_IS_BETTER
-from tamis.evaluation.plots import comparison_plot, confusion_plot, score_plot
+from tamis.evaluation.plots import comparison_plot, confusion_plot, reliability_plot, score_plot
+from tamis.target import Target
 from tamis.task import MetricName
 
 TITLES: dict[MetricName, str] = {
@@ -64,6 +65,8 @@ def render(evaluation: Evaluation) -> str:
         _slices(e),
         "<h2>Where it is right and wrong</h2>",
         _pictures(e),
+        "<h2>What a score means</h2>",
+        _reliability(e),
     ]
     if e.cross_validation is not None:
         c = e.cross_validation
@@ -168,6 +171,35 @@ def _pictures(e: Evaluation) -> str:
     if e.confusion is not None:
         found.append(_picture(confusion_plot(e.confusion), "Label against rounded score"))
     return f'<div class="pictures">{"".join(found)}</div>{_decision(e.decision)}'
+
+
+def _reliability(e: Evaluation) -> str:
+    """Over all folds where there are some: the test documents are few."""
+    c = e.cross_validation
+    if c is not None and c.reliability is not None:
+        where = f"Over {c.folds} folds, calibrated without the fold that is scored."
+        return _reliability_of(e.target, c.reliability, where)
+    if e.reliability is None:
+        return '<p class="quiet">It was not measured.</p>'
+    return _reliability_of(e.target, e.reliability, "On the test documents.")
+
+
+def _reliability_of(target: Target, found: Reliability, where: str) -> str:
+    mean = "Mean label" if target.kind == "ordinal" else "Share to keep"
+    rows = [
+        [
+            f"{part.score:.2f}",
+            _cell(part.label),
+            f"{part.label.n}<small>{part.label.groups} groups</small>",
+        ]
+        for part in found.bins
+    ]
+    picture = _picture(reliability_plot(target, found), f"{mean} over mean score")
+    table = _table(["Mean score", mean, "Documents"], rows)
+    return (
+        f"<p>{escape(found.sentence())} {escape(where)}</p>"
+        f'<div class="pictures">{picture}{table}</div>'
+    )
 
 
 def _decision(decision: Confusion) -> str:

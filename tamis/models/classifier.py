@@ -1,7 +1,7 @@
 """A trained classifier: one folder of safetensors and JSON, one way to score texts.
 
 classifier.json       ClassifierInfo: what it is and how it came to be
-head.safetensors      the head's arrays
+head.safetensors      the head's arrays, and those of the map that calibrates its scores
 reference.safetensors vectors of a sample of the documents it was trained on
 backbone/             the network, cut after the chosen layer, and its tokenizer
 """
@@ -24,9 +24,11 @@ from safetensors.numpy import load_file, save_file
 from tamis.config import Items, Strict
 from tamis.errors import ModelError
 from tamis.models.backbone import file_sha256, quiet, require_tokenizer
-from tamis.models.encoder import Encoder, Progress, Tokens, tokenize
+from tamis.models.encoder import Encoder, Network, Progress
 from tamis.models.heads import Formula, Head
+from tamis.models.score_calibration import IDENTITY, ScoreMap, take_score_map
 from tamis.models.settings import Backbone, Pooling
+from tamis.models.tokens import TEXTS_AT_ONCE, Tokens, tokenize, tokenized_ahead
 from tamis.target import BinaryTarget, ClassesTarget, Floats, OrdinalTarget
 from tamis.task import TextLimits
 
@@ -41,6 +43,7 @@ _PROBES = (
     "漢字かな交じり文 한국어 عربى עברית ไทย हिन्दी 🙂👩‍👩‍👧 \x00 \ufffd \x1b",
     "[CLS] [SEP] [PAD] [MASK] <s> </s> <pad> <unk> <mask> <|endoftext|>  ▁ Ġ ##ing",
     "proof of a theorem, " * 4_000,
+    " ".join(map(str, range(9_000))),
     "z" * 3_000,
 )
 """Texts on which tokenizers that are not the same part."""
@@ -98,7 +101,7 @@ class Scores:
     Attributes:
         values: Score on the target's scale (n,).
         tokens: Tokens of each whole text (n,), special ones not counted, at least 1. Where the
-            model read only a part, they are extrapolated by length (see ``encoder.tokenize``).
+            model read only a part, they are extrapolated by length (see ``tokens.tokenize``).
     """
 
     values: Floats
@@ -106,31 +109,54 @@ class Scores:
 
 
 class Classifier:
-    """An encoder, cut after a layer, with a head on its pooled vectors."""
+    """An encoder, cut after a layer, with a head on its pooled vectors.
+
+    Attributes:
+        exact: The network in fp32 beside a quantised ``encoder``; None elsewhere.
+    """
 
     def __init__(
         self,
         info: ClassifierInfo,
-        encoder: Encoder,
+        encoder: Network,
         head: Head,
         reference: NDArray[np.float32],
+        score_map: ScoreMap = IDENTITY,
+        exact: Network | None = None,
     ) -> None:
         self.info = info
         self.encoder = encoder
         self.head = head
         self.reference = reference
+        self.score_map = score_map
+        self.exact = exact
+        self.near = (0.0, 0.0)
 
     def embed(
         self, texts: Sequence[str], progress: Progress | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Pooled vectors (n, d) of the texts, and the tokens read (n,)."""
         layer, pooling = self.info.layer, self.info.pooling
-        vectors, tokens = self.encoder.features(texts, [layer], [pooling], progress)
-        return vectors[layer, pooling], tokens
+        tokens = self.prepare(texts)
+        vectors = self.encoder.encode(tokens, [layer], [pooling], progress)
+        return vectors[layer, pooling], tokens.read
 
     def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
-        """Scores of the texts; batches by length internally."""
-        return self.score_tokens(self.prepare(texts), progress)
+        """Scores of the texts; batches by length, and tokenizes while the network runs."""
+        values, tokens = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
+        at_once = TEXTS_AT_ONCE["cpu" if self.encoder.device == "cpu" else "cuda"]
+        done = 0
+        for rows, prepared in tokenized_ahead(self.prepare, texts, at_once):
+            scores = self.score_tokens(prepared, _part_of(progress, done, len(texts)))
+            values[rows], tokens[rows] = scores.values, scores.tokens
+            done += len(rows)
+        return Scores(values, tokens)
+
+    def use_threads(self, threads: int) -> None:
+        """Compute with so many threads; 0 leaves the choice to the library."""
+        self.encoder.use_threads(threads)
+        if self.exact is not None:
+            self.exact.use_threads(threads)
 
     def prepare(self, texts: Sequence[str]) -> Tokens:
         """The half of ``score`` that needs no network: cut and tokenize the texts."""
@@ -140,7 +166,27 @@ class Classifier:
         """The other half: scores of texts that ``prepare`` tokenized, here or elsewhere."""
         layer, pooling = self.info.layer, self.info.pooling
         vectors = self.encoder.encode(tokens, [layer], [pooling], progress)[layer, pooling]
-        return Scores(self.info.target.score(self.head.outputs(vectors)), tokens.whole)
+        values = self.scores_of(vectors)
+        threshold, margin = self.near
+        if self.exact is not None and margin:
+            near = np.flatnonzero(np.abs(values - threshold) < margin)
+            again = self.exact.encode(tokens.take(near), [layer], [pooling])[layer, pooling]
+            values[near] = self.scores_of(again)
+        return Scores(values, tokens.whole)
+
+    def check_near(self, threshold: float, margin: float) -> None:
+        """Score again, exactly, what a quantised network scores within a margin of a threshold.
+
+        Raises:
+            ModelError: There is no exact network beside it.
+        """
+        if self.exact is None:
+            raise ModelError(f"{self.info.task}: there is no exact network to check with")
+        self.near = (threshold, margin)
+
+    def scores_of(self, vectors: NDArray[np.float32]) -> Floats:
+        """Calibrated scores (n,) of pooled vectors (n, d): the only way from one to the other."""
+        return self.score_map(self.info.target.score(self.head.outputs(vectors)))
 
     def preparer_loader(self, folder: Path | str) -> Callable[[str], Preparer] | None:
         """What loads the tokenizing half of this classifier alone, without its weights.
@@ -160,18 +206,42 @@ class Classifier:
             return None
         return load_preparer if light.same(self.prepare(_PROBES)) else None
 
+    @property
+    def torch_encoder(self) -> Encoder:
+        """The network as torch runs it in fp32.
+
+        Raises:
+            ModelError: This classifier was loaded for another backend.
+        """
+        if not isinstance(self.encoder, Encoder):
+            raise ModelError(f"{self.info.task}: only its {type(self.encoder).__name__} is here")
+        return self.encoder
+
     def save(self, folder: Path) -> None:
-        """Write the classifier into an empty or new folder."""
+        """Write the classifier into an empty or new folder.
+
+        Raises:
+            ModelError: It was loaded for another backend.
+        """
+        encoder = self.torch_encoder
         folder.mkdir(parents=True, exist_ok=True)
-        self.encoder.model.save_pretrained(folder / "backbone", safe_serialization=True)
-        self.encoder.tokenizer.save_pretrained(folder / "backbone")
+        encoder.model.save_pretrained(folder / "backbone", safe_serialization=True)
+        encoder.tokenizer.save_pretrained(folder / "backbone")
         save_file(
-            {k: np.ascontiguousarray(v) for k, v in self.head.arrays.items()},
+            {
+                name: np.ascontiguousarray(array)
+                for name, array in (self.head.arrays | self.score_map.arrays()).items()
+            },
             folder / "head.safetensors",
         )
         save_file({"reference": self.reference}, folder / "reference.safetensors")
         # Last, so that a folder with this file is complete.
         (folder / "classifier.json").write_text(self.info.model_dump_json(indent=1), "utf-8")
+
+
+def _part_of(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """What tells ``progress`` of some of the texts after so many others."""
+    return progress and (lambda done, _: progress(before + done, total))
 
 
 def load_classifier(folder: Path | str) -> Classifier:
@@ -186,12 +256,7 @@ def load_classifier(folder: Path | str) -> Classifier:
     quiet()
     folder = Path(folder)
     try:
-        info = read_info(folder)
-        head = Head(info.formula, load_file(folder / "head.safetensors"))
-        head.check()
-        reference = load_file(folder / "reference.safetensors")["reference"]
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        require_tokenizer(folder / "backbone")
+        info, head, score_map, reference = load_parts(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder / "backbone", local_files_only=True)
         model, report = AutoModel.from_pretrained(
             folder / "backbone",
@@ -207,7 +272,27 @@ def load_classifier(folder: Path | str) -> Classifier:
             model.pooler = None
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"classifier {folder}: {str(error).splitlines()[0]}") from None
-    return Classifier(info, Encoder(model, tokenizer, info.text), head, reference)
+    return Classifier(info, Encoder(model, tokenizer, info.text), head, reference, score_map)
+
+
+def load_parts(folder: Path) -> tuple[ClassifierInfo, Head, ScoreMap, NDArray[np.float32]]:
+    """All of a saved classifier but its network and tokenizer: facts, head, map, reference.
+
+    Raises:
+        ModelError: A file is missing, damaged or of another format.
+    """
+    try:
+        info = read_info(folder)
+        arrays = load_file(folder / "head.safetensors")
+        score_map = take_score_map(arrays)
+        head = Head(info.formula, arrays)
+        head.check()
+        reference = load_file(folder / "reference.safetensors")["reference"]
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        require_tokenizer(folder / "backbone")
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelError(f"classifier {folder}: {str(error).splitlines()[0]}") from None
+    return info, head, score_map, reference
 
 
 def read_info(folder: Path | str) -> ClassifierInfo:

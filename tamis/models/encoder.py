@@ -1,16 +1,16 @@
-"""Texts to vectors: tokenize, batch by length, run the network, pool one or more layers."""
+"""Tokens to vectors: batch by length, run the network, pool one or more layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tamis.models.backbone import transformer_layers
 from tamis.models.settings import Pooling
+from tamis.models.tokens import Tokens, batches, combine, counter, tokenize
 
 if TYPE_CHECKING:
     import torch
@@ -20,88 +20,36 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with the number of texts done and the number in all."""
 
+
+class Network(Protocol):
+    """What a classifier needs to score: an ``Encoder``, or a faster backend of one layer."""
+
+    tokenizer: Any
+    limits: TextLimits
+    device: str
+
+    def use_threads(self, threads: int) -> None:
+        """Compute with so many threads."""
+
+    def encode(
+        self,
+        tokens: Tokens,
+        layers: Sequence[int],
+        poolings: Sequence[Pooling],
+        progress: Progress | None = None,
+    ) -> dict[tuple[int, Pooling], NDArray[np.float32]]:
+        """Vectors (n, d) by layer and pooling; see ``Encoder.encode``."""
+
+
 TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 65_536}
 """On a CPU small batches keep the activations in the cache; a GPU wants them large."""
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """Token ids of each text.
-
-    Attributes:
-        ids: One list of token ids a text, cut to the limit.
-        pad: Id that fills a batch up.
-        whole: Tokens of each whole text (n,), special ones not counted and at least 1: counted
-            where nothing was cut, else extrapolated by length; empty where no one asked.
-    """
-
-    ids: list[list[int]]
-    pad: int
-    whole: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Number of tokens of each text (n,), as cut."""
-        return np.array([len(ids) for ids in self.ids], dtype=np.int64)
-
-    def same(self, other: Tokens) -> bool:
-        """Whether all is as in ``other``."""
-        counts = np.array_equal(self.whole, other.whole)
-        return counts and (self.ids, self.pad) == (other.ids, other.pad)
-
-
-def tokenize(tokenizer: Any, texts: Sequence[str], limits: TextLimits) -> Tokens:
-    """Cut each text by characters, then tokenize it and cut it by tokens.
-
-    A text that was cut counts as many whole tokens as those that were read make for its length:
-    ``round(read * characters / characters_read)``, special tokens left out.
-    """
-    cut = [text[: limits.max_characters] for text in texts]
-    if not cut:
-        return Tokens(ids=[], pad=0)
-    encoded = tokenizer(
-        cut, truncation=True, max_length=limits.max_tokens, return_attention_mask=False
-    )
-    ids = encoded["input_ids"]
-    special = tokenizer.num_special_tokens_to_add()
-    whole = np.ones(len(texts), dtype=np.int64)
-    for row, (text, short) in enumerate(zip(texts, cut, strict=True)):
-        read, characters = len(ids[row]) - special, len(short)
-        if len(ids[row]) >= limits.max_tokens:
-            characters = _characters_read(tokenizer, encoded, row, short)
-        whole[row] = max(1, round(read * len(text) / max(1, characters)))
-    return Tokens(ids=ids, pad=tokenizer.pad_token_id or 0, whole=whole)
-
-
-def _characters_read(tokenizer: Any, encoded: Any, row: int, text: str) -> int:
-    """Where the last token that is not special ends in a text; all of it if blanks follow."""
-    if encoded.encodings is None:  # a tokenizer in pure Python knows no offsets
-        return len(tokenizer.decode(encoded["input_ids"][row], skip_special_tokens=True))
-    encoding = encoded.encodings[row]
-    spans = (encoding.token_to_chars(at) for at in range(len(encoding) - 1, -1, -1))
-    end: int = next((span[1] for span in spans if span is not None), 0)
-    return end if text[end:].strip() else len(text)
-
-
-def batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
-    """Positions of texts, grouped by length so that no batch holds more than ``budget`` tokens.
-
-    Args:
-        lengths: Tokens of each text (n,).
-        budget: Most tokens of a batch, padding included; a longer text makes a batch alone.
-    """
-    order = np.argsort(lengths, kind="stable")[::-1]
-    start = 0
-    while start < len(order):
-        size = max(1, budget // max(1, int(lengths[order[start]])))
-        yield order[start : start + size]
-        start += size
-
-
 def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """One L2-normalised vector a text (b, d) from its hidden states (b, t, d) and mask (b, t)."""
+    """One L2-normalised vector each (b, d) from hidden states (b, t, d) and mask (b, t)."""
     import torch
 
+    hidden = hidden.float()
     weights = mask.unsqueeze(-1).to(hidden.dtype)
     if pooling == "cls":
         vector = hidden[:, 0]
@@ -112,17 +60,22 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Te
     return torch.nn.functional.normalize(vector, dim=-1)
 
 
-def pad_batch(tokens: Tokens, rows: NDArray[np.int64], device: str) -> tuple[torch.Tensor, ...]:
-    """Token ids and mask (b, t) of some texts, filled up to the longest."""
-    import torch
-
+def padded(tokens: Tokens, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Token ids and mask (b, t) of some sequences, filled up to the longest."""
     longest = max(len(tokens.ids[row]) for row in rows)
     ids = np.full((len(rows), longest), tokens.pad, dtype=np.int64)
     mask = np.zeros((len(rows), longest), dtype=np.int64)
     for position, row in enumerate(rows):
         ids[position, : len(tokens.ids[row])] = tokens.ids[row]
         mask[position, : len(tokens.ids[row])] = 1
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+    return ids, mask
+
+
+def pad_batch(tokens: Tokens, rows: NDArray[np.int64], device: str) -> tuple[torch.Tensor, ...]:
+    """What ``padded`` gives, as tensors on a device."""
+    import torch
+
+    return tuple(torch.from_numpy(array).to(device) for array in padded(tokens, rows))
 
 
 class Encoder:
@@ -139,6 +92,13 @@ class Encoder:
         self.model: Any = model.eval().to(self.device)
         self.tokenizer = tokenizer
         self.limits = limits
+
+    def use_threads(self, threads: int) -> None:
+        """Compute with so many threads, in this whole process; 0 leaves torch its choice."""
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
 
     @property
     def depth(self) -> int:
@@ -164,7 +124,7 @@ class Encoder:
             Vectors (n, d) by layer and pooling, and the tokens read of each text (n,).
         """
         tokens = tokenize(self.tokenizer, texts, self.limits)
-        return self.encode(tokens, layers, poolings, progress), tokens.lengths
+        return self.encode(tokens, layers, poolings, progress), tokens.read
 
     def encode(
         self,
@@ -179,27 +139,24 @@ class Encoder:
             tokens: Of the texts (n).
             layers: Layers to read, counted from 1.
             poolings: How to make one vector of a text's hidden states.
-            progress: Told after every batch.
+            progress: Told after every batch; a text of several sequences counts with its last.
 
         Returns:
             Vectors (n, d) by layer and pooling.
         """
-        texts = len(tokens.ids)
-        size = self.model.config.hidden_size
+        size, count = self.model.config.hidden_size, counter(tokens)
         keys = [(layer, pooling) for layer in layers for pooling in poolings]
-        vectors = {key: np.zeros((texts, size), dtype=np.float32) for key in keys}
-        done = 0
+        vectors = {key: np.zeros((len(tokens.ids), size), dtype=np.float32) for key in keys}
         for rows in batches(tokens.lengths, TOKENS_PER_BATCH[self.device]):
             ids, mask = pad_batch(tokens, rows, self.device)
-            hidden = self._hidden(ids, mask, layers)
+            hidden = self.hidden(ids, mask, layers)
             for layer, pooling in keys:
                 vectors[layer, pooling][rows] = pool(hidden[layer], mask, pooling).cpu().numpy()
-            done += len(rows)
             if progress is not None:
-                progress(done, texts)
-        return vectors
+                progress(count(rows), tokens.documents)
+        return {key: combine(found, tokens) for key, found in vectors.items()}
 
-    def _hidden(
+    def hidden(
         self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]
     ) -> dict[int, torch.Tensor]:
         """Hidden states (b, t, d) of the wanted layers."""

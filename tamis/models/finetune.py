@@ -17,10 +17,11 @@ from tamis.corpus.split import Assignment
 from tamis.evaluation.metrics import HIGHER_IS_BETTER, compute
 from tamis.models.backbone import load_backbone
 from tamis.models.classifier import Classifier
-from tamis.models.encoder import Encoder, Tokens, pad_batch, pool, tokenize
+from tamis.models.encoder import Encoder, pad_batch, pool
 from tamis.models.heads import Head
-from tamis.models.selection import set_threshold
+from tamis.models.selection import calibrate, set_threshold
 from tamis.models.settings import Pooling
+from tamis.models.tokens import Tokens, tokenize
 from tamis.models.train import Trained, TrainingLog, check_length, info_of, reference_sample
 from tamis.target import Target
 from tamis.task import Task
@@ -143,11 +144,12 @@ def _finish(
     seen = np.concatenate([rows["train"], rows["validation"]])
     vectors, _ = encoder.features([texts[row] for row in seen], [depth], [POOLING])
     unit = vectors[depth, POOLING]
-    scores = task.target.score(head.outputs(unit[len(rows["train"]) :]))
+    raw = task.target.score(head.outputs(unit[len(rows["train"]) :]))
     known = dataset.labels[rows["validation"]]
-    threshold = set_threshold(task.threshold, task.target, known, scores)
+    score_map, note = calibrate(task.calibration, task.target, known, raw)
+    threshold = set_threshold(task.threshold, task.target, known, score_map(raw))
     info = info_of(task, assignment, depth, POOLING, "linear (fine-tuned)", "linear", threshold)
-    classifier = Classifier(info, encoder, head, reference_sample(unit, task.seed))
+    classifier = Classifier(info, encoder, head, reference_sample(unit, task.seed), score_map)
     log = TrainingLog(
         task=task.name,
         train="full",
@@ -156,6 +158,7 @@ def _finish(
         epochs=tuple(epochs),
         chosen=f"epoch {int(np.argmax(_signed(task, epochs))) + 1} of {len(epochs)}, fine-tuned",
         threshold=threshold,
+        calibration=note,
     )
     return Trained(classifier, log)
 

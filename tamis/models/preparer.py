@@ -15,7 +15,7 @@ from typing import Any
 from tamis.errors import ModelError
 from tamis.models.backbone import require_tokenizer
 from tamis.models.classifier import read_info
-from tamis.models.encoder import Tokens, tokenize
+from tamis.models.tokens import Tokens, tokenize
 from tamis.task import TextLimits
 
 
@@ -49,22 +49,35 @@ class _LightTokenizer:
 
         config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
         try:
-            self.backend: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self.backend_tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the Rust library raises nothing more precise
             raise ValueError(f"tokenizer.json: {error}") from None
-        self.backend.no_padding()
-        self.side = config.get("truncation_side", "right")
+        self.backend_tokenizer.no_padding()
+        self.truncation_side = config.get("truncation_side", "right")
         pad = config.get("pad_token")
         name = pad.get("content") if isinstance(pad, dict) else pad
-        self.pad_token_id = None if name is None else self.backend.token_to_id(name)
+        self.pad_token_id = None if name is None else self.backend_tokenizer.token_to_id(name)
 
     def num_special_tokens_to_add(self) -> int:
-        return int(self.backend.num_special_tokens_to_add(False))
+        return int(self.backend_tokenizer.num_special_tokens_to_add(False))
 
-    def __call__(self, texts: Sequence[str], *, max_length: int, **ignored: object) -> _Encoded:
-        self.backend.enable_truncation(max_length, direction=self.side)
-        encodings = self.backend.encode_batch(list(texts), add_special_tokens=True)
+    def __call__(
+        self,
+        texts: Sequence[str],
+        *,
+        truncation: bool = False,
+        max_length: int = 0,
+        return_special_tokens_mask: bool = False,
+        **ignored: object,
+    ) -> _Encoded:
+        if truncation:
+            self.backend_tokenizer.enable_truncation(max_length, direction=self.truncation_side)
+        else:
+            self.backend_tokenizer.no_truncation()
+        encodings = self.backend_tokenizer.encode_batch(list(texts), add_special_tokens=True)
         encoded = _Encoded(input_ids=[encoding.ids for encoding in encodings])
+        if return_special_tokens_mask:
+            encoded["special_tokens_mask"] = [one.special_tokens_mask for one in encodings]
         encoded.encodings = encodings
         return encoded
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.evaluation.metrics import best_f1_threshold, compute, gain
+from tamis.evaluation.metrics import best_f1_threshold, check_aligned, compute, gain
 from tamis.models.heads import Candidate, Head, candidates, fit
+from tamis.models.score_calibration import IDENTITY, Calibration, fit_score_map, meant
 from tamis.models.settings import FrozenSettings, Pooling
 from tamis.target import Floats, Target
-from tamis.task import MetricName, Threshold, ValueThreshold
+from tamis.task import CalibrationName, MetricName, Threshold, ValueThreshold
 
 Rows = NDArray[Any]
 Features = Mapping[tuple[int, Pooling], NDArray[np.float32]]
@@ -49,6 +50,7 @@ class Problem:
         groups: Group of each document (n,); a group stays on one side of every split.
         settings: What is tried.
         threshold: How the threshold is set.
+        calibration: How scores are calibrated.
         validation: Share of documents that validates inside a fold.
         seed: Of splits and fits.
     """
@@ -59,6 +61,7 @@ class Problem:
     groups: NDArray[np.str_]
     settings: FrozenSettings
     threshold: Threshold
+    calibration: CalibrationName
     validation: float
     seed: int
 
@@ -68,7 +71,7 @@ def choose(problem: Problem, features: Features, train: Rows, validation: Rows) 
 
     Of the layers whose best figure is within ``tolerance`` of the best of all, the lowest is
     taken: it is the cheapest to run (the idea of the one-standard-error rule of Breiman et al.
-    1984, section 3.4.3, with a fixed margin).
+    1984, section 3.4.3, with a fixed margin). Scores are compared as they come, not calibrated.
     """
     y = problem.labels
     trials = []
@@ -97,6 +100,20 @@ def set_threshold(policy: Threshold, target: Target, labels: Floats, scores: Flo
     if isinstance(policy, ValueThreshold):
         return policy.value
     return best_f1_threshold(target.kept(labels), scores)
+
+
+def calibrate(
+    calibration: CalibrationName, target: Target, labels: Floats, scores: Floats
+) -> Calibration:
+    """The map of scores that held-out documents with these labels and scores (n,) give.
+
+    Raises:
+        DataError: No documents, or a label or score that is not finite.
+    """
+    check_aligned(labels, scores)
+    if calibration == "none":
+        return Calibration(IDENTITY, "not calibrated: the task asks for none")
+    return fit_score_map(scores, meant(target, labels), target.scale)
 
 
 def grouped_folds(problem: Problem, rows: Rows, folds: int) -> NDArray[np.int64]:
@@ -130,26 +147,36 @@ def held_out_scores(problem: Problem, x: Rows, rows: Rows, trial: Trial, folds: 
 
 @dataclass(frozen=True)
 class FrozenFit:
-    """A head on the chosen layer, with its threshold."""
+    """A head on the chosen layer, with the map of its scores, and its threshold on those."""
 
     head: Head
     choice: Choice
+    calibration: Calibration
     threshold: float
+
+    def scores(self, target: Target, features: Features, rows: Rows) -> tuple[Floats, Floats]:
+        """Scores of some rows, calibrated and raw (n,)."""
+        best = self.choice.best
+        raw = target.score(self.head.outputs(features[best.layer, best.pooling][rows]))
+        return self.calibration.score_map(raw), raw
 
 
 def fit_frozen(problem: Problem, features: Features, train: Rows, validation: Rows) -> FrozenFit:
-    """Choose on validation, set the threshold on held-out scores, then fit on both parts.
+    """Choose on validation, calibrate and set the threshold on held-out scores, fit on both parts.
 
-    The threshold comes from grouped folds over training and validation together: the
-    validation documents alone are few, and the head that it is for is fitted on both.
+    The map of scores and the threshold come from grouped folds over training and validation
+    together: the validation documents alone are few, and the head that they are for is fitted on
+    both.
     """
     choice = choose(problem, features, train, validation)
     x = features[choice.best.layer, choice.best.pooling]
     rows = np.sort(np.concatenate([train, validation]))
-    scores = held_out_scores(problem, x, rows, choice.best, folds=5)
-    threshold = set_threshold(problem.threshold, problem.target, problem.labels[rows], scores)
-    head = fit(choice.best.candidate, problem.target, x[rows], problem.labels[rows], problem.seed)
-    return FrozenFit(head=head, choice=choice, threshold=threshold)
+    target, labels = problem.target, problem.labels[rows]
+    raw = held_out_scores(problem, x, rows, choice.best, folds=5)
+    calibration = calibrate(problem.calibration, target, labels, raw)
+    threshold = set_threshold(problem.threshold, target, labels, calibration.score_map(raw))
+    head = fit(choice.best.candidate, target, x[rows], labels, problem.seed)
+    return FrozenFit(head=head, choice=choice, calibration=calibration, threshold=threshold)
 
 
 @dataclass(frozen=True)
@@ -158,26 +185,26 @@ class HeldOut:
 
     Attributes:
         fold: Fold of each document (n,).
-        scores: Held-out score of each document (n,).
+        scores: Held-out score of each document (n,), calibrated within its fold's training side.
+        raw: The same before calibration (n,).
         thresholds: Threshold of each fold's model, set without that fold (folds,).
     """
 
     fold: NDArray[np.int64]
     scores: Floats
+    raw: Floats
     thresholds: Floats
 
 
 def cross_validate(problem: Problem, features: Features, folds: int) -> HeldOut:
-    """Repeat the whole of ``fit_frozen``, selection included, once a fold."""
+    """Repeat the whole of ``fit_frozen``, selection and calibration included, once a fold."""
     rows = np.arange(len(problem.labels))
     fold = grouped_folds(problem, rows, folds)
-    scores, thresholds = np.zeros(len(rows)), np.zeros(folds)
+    scores, raw, thresholds = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(folds)
     for number in range(folds):
         outer, test = rows[fold != number], rows[fold == number]
         inner = grouped_folds(problem, outer, max(2, round(1 / problem.validation)))
         fitted = fit_frozen(problem, features, outer[inner != 0], outer[inner == 0])
-        best = fitted.choice.best
-        outputs = fitted.head.outputs(features[best.layer, best.pooling][test])
-        scores[test] = problem.target.score(outputs)
+        scores[test], raw[test] = fitted.scores(problem.target, features, test)
         thresholds[number] = fitted.threshold
-    return HeldOut(fold=fold, scores=scores, thresholds=thresholds)
+    return HeldOut(fold=fold, scores=scores, raw=raw, thresholds=thresholds)

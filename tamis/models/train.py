@@ -41,8 +41,9 @@ class HeldOutScores(BaseModel):
     Attributes:
         ids: Documents (n).
         fold: Fold of each (n).
-        scores: Held-out score of each (n).
+        scores: Held-out score of each (n), calibrated without its fold.
         thresholds: Threshold of each fold's model (folds).
+        raw: Score of each before calibration (n); none in logs of before there was any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +52,7 @@ class HeldOutScores(BaseModel):
     fold: tuple[int, ...]
     scores: tuple[float, ...]
     thresholds: tuple[float, ...]
+    raw: tuple[float, ...] = ()
 
 
 class TrainingLog(BaseModel):
@@ -65,6 +67,7 @@ class TrainingLog(BaseModel):
         epochs: Validation figure after each epoch (full).
         chosen: What was taken, in words.
         threshold: Score from which a document is kept.
+        calibration: What the calibration of scores rests on, or why there is none, in words.
         held_out: Cross-validated scores, where the family affords them.
     """
 
@@ -78,6 +81,7 @@ class TrainingLog(BaseModel):
     epochs: tuple[float, ...] = ()
     chosen: str
     threshold: float
+    calibration: str = ""
     held_out: HeldOutScores | None = None
 
     def to_html(self) -> str:
@@ -87,7 +91,8 @@ class TrainingLog(BaseModel):
         ]
         rows += [("", "", f"epoch {n + 1}", f"{f:.4f}") for n, f in enumerate(self.epochs)]
         body = html.table(("layer", "pooling", "head", f"{self.metric} on validation"), rows)
-        lead = f"Taken: {self.chosen}; threshold {self.threshold:.3f}."
+        scores = f" Scores: {self.calibration}." if self.calibration else ""
+        lead = f"Taken: {self.chosen}; threshold {self.threshold:.3f}.{scores}"
         return html.page(f"Training of {self.task}", body, lead)
 
 
@@ -156,7 +161,8 @@ def _train_frozen(
         fitted.threshold,
     )
     vectors = features[best.layer, best.pooling]
-    classifier = Classifier(info, encoder, fitted.head, reference_sample(vectors[seen], task.seed))
+    reference = reference_sample(vectors[seen], task.seed)
+    classifier = Classifier(info, encoder, fitted.head, reference, fitted.calibration.score_map)
     log = TrainingLog(
         task=task.name,
         train="frozen",
@@ -171,6 +177,7 @@ def _train_frozen(
         chosen=f"layer {best.layer} of {len(layers)} tried, {best.pooling} pooling, "
         f"{best.candidate}",
         threshold=fitted.threshold,
+        calibration=fitted.calibration.note,
         held_out=_held_out(task, dataset, problem, features),
     )
     return Trained(classifier, log)
@@ -197,6 +204,7 @@ def problem_of(task: Task, dataset: Dataset, assignment: Assignment) -> Problem:
         groups=assignment.leak_groups(dataset),
         settings=task.model.frozen,
         threshold=task.threshold,
+        calibration=task.calibration,
         validation=task.split.validation,
         seed=task.seed,
     )
@@ -255,4 +263,5 @@ def _held_out(
         fold=tuple(result.fold.tolist()),
         scores=tuple(result.scores.tolist()),
         thresholds=tuple(result.thresholds.tolist()),
+        raw=tuple(result.raw.tolist()),
     )

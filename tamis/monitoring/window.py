@@ -20,12 +20,11 @@ def drift_of(
 ) -> DriftReport:
     """Drift of a window's documents, labelled or not, against what the model was trained on."""
     vectors, _ = model.embed(window.texts(), progress)
-    target = model.info.target
     return measure_drift(
         model.reference,
         vectors,
-        target.score(model.head.outputs(model.reference)),
-        target.score(model.head.outputs(vectors)),
+        model.scores_of(model.reference),
+        model.scores_of(vectors),
         dict(sorted(Counter(window.strings("source").tolist()).items())),
         policy,
         seed,

@@ -40,6 +40,8 @@ PRICES = Path(__file__).resolve().parents[2] / "configs" / "prices.yaml"
 _RESAMPLES = 1_000
 _Timed = FilterReport | StageFigures
 _MOST_SHARDS = 32
+_COUNTED = 2_000
+"""Rows of a shard that are read to learn how many it has."""
 _JUMPS = 4
 """Blocks of a shard that are read, at least, to learn how many rows a byte holds."""
 
@@ -168,11 +170,9 @@ def estimate(
         ModelError: The model cannot be loaded.
     """
     chance = np.random.default_rng(seed)
-    filled = [shard for shard in shards if shard.size]
-    size = min(len(filled), _MOST_SHARDS, max(1, documents // 20))
-    chosen = [filled[i] for i in sorted(chance.choice(len(filled), size, replace=False))]
+    chosen = _choose(shards, min(_MOST_SHARDS, max(1, documents // 20)), chance)
     # Shards too small to give their part leave it to the others.
-    mean = sum(shard.size for shard in chosen) / max(size, 1)
+    mean = sum(shard.size for shard in chosen) / max(len(chosen), 1)
     large = sum(shard.size > 0.1 * mean for shard in chosen)
     each = -(-documents // max(large, 1))
     started = time.perf_counter()
@@ -215,6 +215,33 @@ def estimate(
         hours=cpu / workers / 3600,
         workers=workers,
     )
+
+
+def count_documents(plan: SiftPlan, shards: Sequence[Shard], seed: int) -> int:
+    """About how many rows a corpus has, from the beginnings of up to 32 of its shards.
+
+    Raises:
+        UsageError: They hold no row.
+    """
+    chosen = choose_shards(shards, seed)
+    sampled = [_measure(plan, shard, _COUNTED, {}) for shard in chosen]
+    total = sum(shard.size for shard in shards)
+    census = sum(one.size for one in sampled) == total
+    found = round(_totals(sampled, total, census)[0]) if sampled else 0
+    if not found:
+        raise UsageError("--input: its shards hold no row")
+    return found
+
+
+def choose_shards(shards: Sequence[Shard], seed: int) -> list[Shard]:
+    """At most 32 of the shards that are not empty, at random, in their order."""
+    return _choose(shards, _MOST_SHARDS, np.random.default_rng(seed))
+
+
+def _choose(shards: Sequence[Shard], most: int, chance: np.random.Generator) -> list[Shard]:
+    filled = [shard for shard in shards if shard.size]
+    size = min(len(filled), most)
+    return [filled[i] for i in sorted(chance.choice(len(filled), size, replace=False))]
 
 
 def _try(

@@ -66,6 +66,7 @@ def run_fingerprint(
         **parts,
         **stages,
         "model": plan.model_version,
+        **_ways(plan),
         "threshold": f"{plan.threshold!r}",
         "scale": f"{plan.scale[0]:g}-{plan.scale[1]:g}",
         "format": plan.format,
@@ -74,6 +75,16 @@ def run_fingerprint(
         "input": shards_fingerprint(shards),
         "code": code_fingerprint(),
     }
+
+
+def _ways(plan: SiftPlan) -> dict[str, str]:
+    """What is only there where it was asked for."""
+    found: dict[str, str] = {}
+    if plan.cascade is not None:
+        found["cascade"] = plan.cascade.fingerprint[:16]
+    if plan.share < 1:
+        found["drawn"] = f"{plan.share!r} of the rows, seed {plan.seed}"
+    return found
 
 
 def _json(settings: Any) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
 
 from tamis.corpus.document import Document, Quarantined
 from tamis.corpus.readers import ReadLimits, Shard, read_shard
 from tamis.corpus.settings import FilterSettings
 from tamis.corpus.writers import OutputFormat
 from tamis.task import Columns
+
+if TYPE_CHECKING:
+    from tamis.scoring.cascade import Cascade
 
 
 class ScoresLike(Protocol):
@@ -37,16 +40,30 @@ class Scorer(Protocol):
         """Score texts, in order."""
 
 
-def load_scorer(model_dir: str) -> Scorer:
-    """Load a trained classifier from its directory.
+@dataclass(frozen=True)
+class LoadScorer:
+    """Loads a trained classifier from its directory, or from one prepared for a backend.
 
-    Raises:
-        ModelError: The directory is damaged or not ours.
+    Attributes:
+        threshold: Near which a quantised backend has its scores checked.
+        margin: How near that is; 0 checks nothing.
     """
-    from tamis.models.classifier import load_classifier
 
-    classifier: Scorer = load_classifier(Path(model_dir))
-    return classifier
+    threshold: float = 0.0
+    margin: float = 0.0
+
+    def __call__(self, model_dir: str) -> Scorer:
+        """The classifier.
+
+        Raises:
+            ModelError: The directory is damaged or not ours.
+        """
+        from tamis.scoring.backends.folder import load_backend
+
+        classifier = load_backend(model_dir)
+        if self.margin and classifier.exact is not None:
+            classifier.check_near(self.threshold, self.margin)
+        return classifier
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,9 @@ class SiftPlan:
         threads: Threads of torch in each worker; 0 leaves torch's own choice.
         load: Importable function that makes a scorer of ``model_dir``.
         sample: Most rows of each shard; 0 takes all.
+        share: Share of the rows to take, drawn by a hash of shard and row.
+        seed: Of that draw.
+        cascade: Decides what the encoder need not see; None where it sees everything.
         run: Short name of this run of the output, in the names of its files where old
             versions stay readable (Delta); empty elsewhere.
     """
@@ -82,8 +102,11 @@ class SiftPlan:
     limits: ReadLimits = field(default_factory=ReadLimits)
     block: int = 512
     threads: int = 0
-    load: Callable[[str], Scorer] = load_scorer
+    load: Callable[[str], Scorer] = LoadScorer()
     sample: int = 0
+    share: float = 1.0
+    seed: int = 0
+    cascade: Cascade | None = None
     run: str = ""
 
     def read(self, shard: Shard) -> Iterator[Document | Quarantined]:
@@ -93,7 +116,13 @@ class SiftPlan:
             OSError: Storage failed.
         """
         rows = read_shard(shard, self.columns, self.limits, self.filter.html)
+        if self.share < 1:
+            salt = xxh3_64_intdigest(shard.name.encode(errors="replace"), self.seed)
+            rows = (row for row in rows if self._drawn(salt, row))
         return islice(rows, self.sample) if self.sample else rows
+
+    def _drawn(self, salt: int, row: Document | Quarantined) -> bool:
+        return xxh3_64_intdigest(row.row.to_bytes(8, "big"), salt) < self.share * 2**64
 
     @property
     def dedup_corpus(self) -> bool:

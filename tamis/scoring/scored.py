@@ -101,6 +101,8 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         document,
         row["text"],
         score=row["score"],
+        student_score=row["student_score"],
+        encoder_score=row["encoder_score"],
         tokens=row["tokens"],
         language=row["language"],
         language_probability=row["language_probability"],

@@ -80,6 +80,7 @@ class Sifter:
         with run.stages.clock.measure("write"):  # rows are encoded when files are closed
             written.close()
         run.finish()
+        run.summary.audited(run.stages.audit)
         counts = run.counts()
         if not counts.balanced:
             raise EngineError(f"shard {shard.name} does not balance: {counts}")
@@ -253,8 +254,8 @@ def output_row(candidate: Candidate, model_version: str) -> dict[str, Any]:
         "text": candidate.text,
         "source": document.source,
         "score": candidate.score,
-        "student_score": None,
-        "encoder_score": candidate.score,
+        "student_score": candidate.student_score,
+        "encoder_score": candidate.encoder_score,
         "decision": candidate.decision,
         "reason": candidate.reason,
         "model_version": model_version,

@@ -8,12 +8,12 @@ stage decided about is kept.
 
 from __future__ import annotations
 
-import sys
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,8 @@ from tamis.corpus.document import Document
 from tamis.corpus.exact import text_hash
 from tamis.corpus.manifest import StageFigures
 from tamis.errors import EngineError
-from tamis.scoring.plan import Scorer, SiftPlan
+from tamis.scoring.audit import AuditCounts
+from tamis.scoring.plan import Scorer, ScoresLike, SiftPlan
 
 Decision = Literal["keep", "drop", "duplicate", "quarantine"]
 
@@ -39,7 +40,9 @@ class Candidate:
         text: The text to write; personal data may be masked in it.
         decision: None while it is still in.
         reason: Why that was decided.
-        score: The model's; None where it was decided before.
+        score: The one that decided; None where it was decided before.
+        student_score: The student's, where there is a cascade.
+        encoder_score: The encoder's; None where it was not asked.
         tokens: Of the whole text, by the model's tokenizer; None likewise.
         language: ISO 639-1 code; None where nobody looked.
         language_probability: Of that language.
@@ -53,6 +56,8 @@ class Candidate:
     decision: Decision | None = None
     reason: str = ""
     score: float | None = None
+    student_score: float | None = None
+    encoder_score: float | None = None
     tokens: int | None = None
     language: str | None = None
     language_probability: float | None = None
@@ -123,9 +128,9 @@ class Stages:
     def scorer(self) -> Scorer:
         """The model; loaded with the first document to score."""
         scorer = self.plan.load(self.plan.model_dir)
-        # Workers share the cores; torch would take them all in each. Not imported for its own sake.
-        if self.plan.threads and "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(self.plan.threads)
+        # Workers share the cores; a library would take them all in each.
+        if self.plan.threads and hasattr(scorer, "use_threads"):
+            scorer.use_threads(self.plan.threads)
         return scorer
 
     def load(self) -> None:
@@ -149,10 +154,19 @@ class Stages:
             before.append(("exact", exact))
         if self.language is not None:
             before.append(("language", self.language))
-        return ShardStages([*before, ("score", self._score), *self.text_stages])
+        stages = ShardStages(before)
+        stages.add(("score", partial(self._score, stages)), *self.text_stages)
+        return stages
 
-    def _score(self, candidates: Sequence[Candidate]) -> None:
-        scores = self.scorer.score([candidate.text for candidate in candidates])
+    def _score(self, stages: ShardStages, candidates: Sequence[Candidate]) -> None:
+        texts = [candidate.text for candidate in candidates]
+        cascade, found = self.plan.cascade, None
+        scores: ScoresLike
+        if cascade is None:
+            scores = self.scorer.score(texts)
+        else:
+            scores = found = cascade.score(texts, self.scorer)
+            stages.audit += found.counts(self.plan.threshold)
         # Rounded before deciding, so that the score in the row explains the decision.
         values: NDArray[np.float64] = np.around(scores.values, _DECIMALS).astype(np.float64)
         if values.shape != (len(candidates),) or len(scores.tokens) != len(candidates):
@@ -167,6 +181,13 @@ class Stages:
                 candidate.decide("quarantine", "no_score")
                 continue
             candidate.score, candidate.tokens = value, int(tokens)
+            candidate.encoder_score = value
+        if found is not None:
+            for candidate, student, encoder in zip(
+                candidates, found.student.tolist(), found.encoder.tolist(), strict=True
+            ):
+                candidate.student_score = student
+                candidate.encoder_score = None if math.isnan(encoder) else encoder
         self._decide([candidate for candidate in candidates if candidate.decision is None])
 
     def _decide(self, candidates: Sequence[Candidate]) -> None:
@@ -180,10 +201,15 @@ class ShardStages:
 
     Attributes:
         clock: Counts and times.
+        audit: Documents by who decided, where there is a cascade.
     """
 
     def __init__(self, stages: Sequence[tuple[str, Stage]]) -> None:
-        self.stages, self.clock = stages, StageClock()
+        self.stages, self.clock, self.audit = list(stages), StageClock(), AuditCounts()
+
+    def add(self, *stages: tuple[str, Stage]) -> None:
+        """Append stages."""
+        self.stages += stages
 
     def run(self, block: Sequence[Candidate]) -> None:
         """Decide about every document of a block that is not decided about yet."""

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from tamis.scoring.audit import AuditCounts
+
 BINS = 50
 EXAMPLES = 10
 OTHER = "(other)"
@@ -59,6 +61,7 @@ class Summary(_Frozen):
         reasons: Documents that were dropped, or left out as duplicates, by reason.
         pii: Personal data found in documents that came so far, by kind.
         quarantine: Rows by the reason for which they could not be read.
+        audit: Documents by who decided, where there was a cascade.
     """
 
     low: float
@@ -72,6 +75,7 @@ class Summary(_Frozen):
     reasons: dict[str, int] = {}
     pii: dict[str, int] = {}
     quarantine: dict[str, int] = {}
+    audit: AuditCounts = AuditCounts()
 
 
 class Summariser:
@@ -90,6 +94,7 @@ class Summariser:
         self.reasons: Counter[str] = Counter()
         self.pii: Counter[str] = Counter()
         self.quarantine: Counter[str] = Counter()
+        self.audit = AuditCounts()
         # Ties go by place, so that the account does not depend on the order of merging.
         self.orders: dict[str, Callable[[float], float]] = {
             "best": lambda score: -score,
@@ -138,6 +143,10 @@ class Summariser:
         """Add one row that could not be read."""
         self.quarantine[reason] += 1
 
+    def audited(self, counts: AuditCounts) -> None:
+        """Add documents by who decided."""
+        self.audit += counts
+
     def merge(self, summary: Summary) -> None:
         """Add another account, over the same scale and threshold."""
         self.histogram += np.array(summary.histogram, dtype=np.int64)
@@ -147,6 +156,7 @@ class Summariser:
         self.reasons.update(summary.reasons)
         self.pii.update(summary.pii)
         self.quarantine.update(summary.quarantine)
+        self.audit += summary.audit
         for name in self.orders:
             self._offer(name, getattr(summary, name))
 
@@ -161,6 +171,7 @@ class Summariser:
             reasons=dict(sorted(self.reasons.items())),
             pii=dict(sorted(self.pii.items())),
             quarantine=dict(sorted(self.quarantine.items())),
+            audit=self.audit,
             **{name: tuple(examples) for name, examples in self.examples.items()},
         )
 

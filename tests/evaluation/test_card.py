@@ -70,6 +70,18 @@ def test_markdown_says_what_has_to_be_said(card):
         assert expected in text, expected
 
 
+def test_what_a_score_means_is_told_with_the_documents_behind_it(card):
+    _, text = card
+    section = text.split("## What a score means")[1].split("##")[0]
+    found = evaluation().reliability
+    assert f"On the test documents: {found.sentence()}" in section
+    first = found.bins[0]
+    assert f"| {first.score:.2f} | {first.label.value:.2f} (" in section
+    assert sum(int(line.split("|")[3]) for line in section.splitlines()[-7:] if "(" in line) == 120
+    old = evaluation().model_copy(update={"reliability": None})
+    assert "It was not measured." in model_card(given(evaluation=old))[1]
+
+
 def test_labels_of_a_language_model_are_called_so(card):
     _, text = card
     assert "made by a large language model, not by people" in text

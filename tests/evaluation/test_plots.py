@@ -8,7 +8,13 @@ from PIL import Image
 
 from tamis.evaluation.bootstrap import Interval
 from tamis.evaluation.figures import Confusion
-from tamis.evaluation.plots import comparison_plot, confusion_plot, score_plot
+from tamis.evaluation.plots import (
+    comparison_plot,
+    confusion_plot,
+    reliability_plot,
+    score_plot,
+)
+from tamis.evaluation.reliability import reliability
 from tests.evaluation.examples import BINARY, CLASSES, ORDINAL
 
 
@@ -48,6 +54,17 @@ def test_other_pictures():
     assert many.height > few.height
     confusion = Confusion(levels=("a$b$", "c"), counts=((3, 0), (0, 0)))
     assert opened(confusion_plot(confusion)).width > 100
+
+
+@pytest.mark.parametrize("target", [ORDINAL, BINARY])
+def test_reliability_plot_shows_the_bins(target):
+    labels = np.arange(60) % 2.0
+    made = [
+        reliability_plot(target, reliability(target, labels, scores, [str(i) for i in range(60)]))
+        for scores in (np.linspace(0, 1, 60), np.linspace(0.4, 0.6, 60))
+    ]
+    assert made[0] != made[1]
+    assert opened(made[0]).width > 300
 
 
 def test_pyplot_is_never_loaded():

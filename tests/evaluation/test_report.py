@@ -153,7 +153,28 @@ def test_cross_validation_takes_a_threshold_for_each_document():
     assert any(part.gains for part in found.slices)
     whole = evaluation(cross_validation=found)
     assert Evaluation.model_validate_json(whole.model_dump_json()) == whole
-    assert "3 folds, 150 documents" in whole.to_html()
+    page = whole.to_html()
+    assert "3 folds, 150 documents" in page
+    assert f"{found.reliability.sentence()} Over 3 folds" in page
+    assert found.reliability.raw_gap is None
+    assert whole.reliability.sentence() not in page
+
+
+def test_what_a_score_means_is_measured_before_and_after():
+    d = documents(120, seed=2)
+    scores = noisy(d.labels, 0.6, 3)
+    found = evaluation(scores=scores, raw_scores=scores / 2).reliability
+    assert found.n == 120
+    assert found.raw_gap > 2 * found.gap
+    assert evaluation().reliability.raw_gap is None
+
+
+def test_a_report_of_before_it_was_measured_is_read(made):
+    old = made.model_dump(exclude={"reliability"})
+    read = Evaluation.model_validate(old)
+    assert read.reliability is None
+    assert "It was not measured." in read.to_html()
+    assert "Mean score" in made.to_html()
 
 
 class Tags(HTMLParser):

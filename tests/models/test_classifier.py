@@ -12,9 +12,9 @@ from tamis.corpus.split import split
 from tamis.errors import ModelError
 from tamis.models.backbone import file_sha256, load_backbone, locate
 from tamis.models.classifier import ClassifierInfo, as_dict, digest, load_classifier, read_info
-from tamis.models.encoder import Tokens
 from tamis.models.preparer import load_preparer
 from tamis.models.settings import HubBackbone, PackageBackbone, PathBackbone
+from tamis.models.tokens import Tokens
 from tamis.models.train import train
 from tests.tiny import easy_set, easy_texts, tiny_task
 
@@ -75,8 +75,9 @@ def test_the_folder_holds_safetensors_and_json_and_no_pickle(saved):
 
 def test_embed_gives_the_vectors_that_the_head_reads(trained):
     vectors, tokens = trained.embed(TEXTS)
-    values = trained.info.target.score(trained.head.outputs(vectors))
-    np.testing.assert_allclose(values, trained.score(TEXTS).values)
+    raw = trained.info.target.score(trained.head.outputs(vectors))
+    np.testing.assert_allclose(trained.score_map(raw), trained.score(TEXTS).values)
+    np.testing.assert_array_equal(trained.scores_of(vectors), trained.score_map(raw))
     assert vectors.shape == (len(TEXTS), 32)
     assert len(tokens) == len(TEXTS)
     assert trained.score([]).values.shape == (0,)
@@ -161,6 +162,40 @@ def refused(folder):
     assert str(folder) in sentence
     assert "\n" not in sentence
     return sentence
+
+
+def changed(path, **arrays):
+    save_file({k: v for k, v in (load_file(path) | arrays).items() if v is not None}, path)
+
+
+def test_the_map_of_scores_is_saved_with_the_head(trained, saved, copy):
+    assert not trained.score_map.is_identity
+    arrays = load_file(saved / "head.safetensors")
+    np.testing.assert_array_equal(arrays["score_map_x"], trained.score_map.x)
+    np.testing.assert_array_equal(arrays["score_map_y"], trained.score_map.y)
+    assert set(load_classifier(saved).head.arrays) == set(trained.head.arrays)
+    other = trained.score_map.y * 0.5
+    changed(copy / "head.safetensors", score_map_y=other)
+    np.testing.assert_allclose(
+        load_classifier(copy).score(TEXTS).values, 0.5 * trained.score(TEXTS).values
+    )
+
+
+def test_a_folder_without_a_map_gives_the_scores_as_they_are(trained, copy):
+    changed(copy / "head.safetensors", score_map_x=None, score_map_y=None)
+    loaded = load_classifier(copy)
+    assert loaded.score_map.is_identity
+    vectors, _ = trained.embed(TEXTS)
+    raw = trained.info.target.score(trained.head.outputs(vectors))
+    np.testing.assert_allclose(loaded.score(TEXTS).values, raw)
+
+
+@pytest.mark.parametrize("change", ["half", "falling"])
+def test_a_damaged_map_is_refused(copy, trained, change):
+    y = None if change == "half" else trained.score_map.y[::-1].copy()
+    changed(copy / "head.safetensors", score_map_y=y)
+    expected = "lacks the array score_map_y" if change == "half" else "not a rising line"
+    assert expected in refused(copy)
 
 
 FILES = [

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tamis.errors import ModelError
 from tamis.models import encoder as module
 from tamis.models.backbone import cut, transformer_layers
-from tamis.models.encoder import Encoder, Tokens, batches, pad_batch, pool, tokenize
+from tamis.models.encoder import Encoder, pad_batch, pool
+from tamis.models.tokens import Tokens, batches, tokenize
 from tamis.task import TextLimits
 from tests.tiny import easy_texts
 

@@ -3,9 +3,11 @@ import pytest
 from scipy.stats import spearmanr
 
 from tamis.corpus.split import split
-from tamis.evaluation.metrics import compute
+from tamis.evaluation.metrics import best_f1_threshold, compute
 from tamis.models import finetune as module
+from tamis.models import score_calibration
 from tamis.models.classifier import load_classifier
+from tamis.models.score_calibration import fit_score_map
 from tamis.models.train import train
 from tests.tiny import BINARY, ORDINAL, easy_set, tiny_task
 
@@ -93,6 +95,27 @@ def test_the_log_tells_the_epochs_and_the_best_one_is_taken(data, uninterrupted)
     # The folded head on the scale, so that the saved model is the one that was validated.
     assert figures["spearman"] == pytest.approx(log.epochs[best], abs=0.01)
     assert figures["mae"] < 1.5
+
+
+def test_validation_documents_calibrate_where_they_are_enough(
+    tiny_bert, data, tmp_path, monkeypatch, uninterrupted
+):
+    assert uninterrupted.classifier.score_map.is_identity
+    assert uninterrupted.log.calibration == (
+        "not calibrated: 20 held-out documents, at least 50 needed"
+    )
+    monkeypatch.setattr(score_calibration, "MIN_DOCUMENTS", 20)
+    trained = run(task_for(tiny_bert), data, tmp_path / "checkpoints")
+    found = trained.classifier.score_map
+    assert trained.log.calibration == f"isotonic, {len(found.x)} points from 20 held-out documents"
+    texts, labels = data.texts(), data.labels
+    sides = trained.classifier.info.trained_on.known()
+    rows = [i for i, n in enumerate(data.strings("id").tolist()) if sides[n] == "validation"]
+    raw = uninterrupted.classifier.score([texts[row] for row in rows]).values
+    expected = fit_score_map(raw, labels[rows], (0.0, 5.0)).score_map
+    np.testing.assert_allclose(found.y, expected.y, atol=1e-4)
+    kept = ORDINAL["keep_at_least"] <= labels[rows]
+    assert trained.log.threshold == pytest.approx(best_f1_threshold(kept, found(raw)), abs=1e-3)
 
 
 def test_another_seed_gives_another_model(tiny_bert, data, tmp_path, uninterrupted):

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from tamis.errors import DataError
 from tamis.models.heads import Candidate, fit
 from tamis.models.selection import (
     Problem,
+    calibrate,
     choose,
     cross_validate,
     fit_frozen,
@@ -13,7 +15,7 @@ from tamis.models.selection import (
     set_threshold,
 )
 from tamis.models.settings import FrozenSettings
-from tamis.target import BinaryTarget, OrdinalTarget
+from tamis.target import BinaryTarget, ClassesTarget, OrdinalTarget
 from tamis.task import BestF1Threshold, ValueThreshold
 
 ORDINAL = OrdinalTarget(kind="ordinal", keep_at_least=3.0)
@@ -42,6 +44,7 @@ def problem(y, **changes):
         "groups": np.array([f"page{i // 2}" for i in range(len(y))]),
         "settings": FrozenSettings(heads=("ridge",), tolerance=0.0),
         "threshold": BestF1Threshold(kind="best_f1"),
+        "calibration": "isotonic",
         "validation": 0.2,
         "seed": 0,
     }
@@ -217,3 +220,106 @@ class TestFrozenFit:
         assert 2 < set_threshold(problem(y).threshold, ORDINAL, y, y) <= 3
         found = fit_frozen(fixed, {(1, "mean"): vectors(y, 0.3, 1)}, TRAIN, VALIDATION)
         assert found.threshold == 2.25
+
+
+class TestCalibration:
+    def test_a_straight_head_on_bent_labels_is_bent(self):
+        value = np.random.default_rng(0).uniform(0, 1, 400)
+        y = np.round(5 * value**3, 1)
+        x = vectors(value, 0.2, 1)
+        train, validation, test = np.arange(160), np.arange(160, 200), np.arange(200, 400)
+        found = fit_frozen(problem(y), {(1, "mean"): x}, train, validation)
+        scores, raw = found.scores(ORDINAL, {(1, "mean"): x}, test)
+        assert found.calibration.note.endswith("points from 200 held-out documents")
+        assert spearmanr(scores, y[test]).statistic == spearmanr(raw, y[test]).statistic
+        parts = np.array_split(np.argsort(raw), 5)
+
+        def gap(given):
+            return np.mean([abs(y[test][part].mean() - given[part].mean()) for part in parts])
+
+        assert gap(scores) < 0.5 * gap(raw)
+
+    @pytest.mark.parametrize("target", [ORDINAL, BINARY])
+    def test_the_threshold_is_on_calibrated_scores_and_decides_the_same(self, target):
+        y = labels() if target is ORDINAL else (labels() >= 3).astype(float)
+        x = vectors(y, 0.5, 1)
+        metric = "spearman" if target is ORDINAL else "average_precision"
+        features = {(1, "mean"): x}
+        one, two = (
+            fit_frozen(
+                problem(y, target=target, metric=metric, calibration=calibration),
+                features,
+                TRAIN,
+                VALIDATION,
+            )
+            for calibration in ("isotonic", "none")
+        )
+        assert not one.calibration.score_map.is_identity
+        assert two.calibration.score_map.is_identity
+        assert two.calibration.note == "not calibrated: the task asks for none"
+        rows = np.arange(SIZE)
+        held = held_out_scores(problem(y, target=target), x, rows, one.choice.best, folds=5)
+        np.testing.assert_array_equal(
+            one.calibration.score_map(held) >= one.threshold, held >= two.threshold
+        )
+        assert one.threshold != two.threshold
+
+    def test_a_value_is_one_of_calibrated_scores(self):
+        y = labels()
+        fixed = problem(y, threshold=ValueThreshold(kind="value", value=3.0))
+        found = fit_frozen(fixed, {(1, "mean"): vectors(y, 0.3, 1)}, TRAIN, VALIDATION)
+        assert found.threshold == 3.0
+
+    def test_the_map_is_fitted_on_scores_of_heads_that_did_not_see_the_document(self):
+        """With random labels scores mean nothing, however well the head recalls what it saw."""
+        rises = []
+        for seed in range(6):
+            x, y = TestHeldOut().given(seed)
+            found = fit_frozen(problem(y), {(1, "mean"): x}, TRAIN, VALIDATION)
+            if not found.calibration.score_map.is_identity:
+                rises.append(np.ptp(found.calibration.score_map(np.array([2.0, 3.0]))))
+        assert len(rises) >= 3
+        assert np.mean(rises) < 0.75
+
+    def test_no_fold_has_a_say_in_its_own_scores(self):
+        """Labels of a fold change, within the same strata: its scores and threshold do not."""
+        y = labels()
+        features = {(1, "mean"): vectors(y, 0.5, 1)}
+        before = cross_validate(problem(y), features, 4)
+        for number in range(4):
+            inside = before.fold == number
+            other = np.where(inside, np.clip(y + 0.4 * np.where(y < 3, -1, 1), 0, 5), y)
+            after = cross_validate(problem(other), features, 4)
+            assert after.fold.tolist() == before.fold.tolist()
+            np.testing.assert_array_equal(after.scores[inside], before.scores[inside])
+            assert after.thresholds[number] == before.thresholds[number]
+            assert not np.array_equal(after.scores[~inside], before.scores[~inside])
+
+    def test_each_fold_has_a_map_of_its_own(self):
+        y = labels()
+        found = cross_validate(problem(y), {(1, "mean"): vectors(y, 0.5, 1)}, 4)
+        for number in range(4):
+            inside = found.fold == number
+            order = np.argsort(found.raw[inside])
+            assert (np.diff(found.scores[inside][order]) >= 0).all()
+        assert (np.diff(found.scores[np.argsort(found.raw)]) < 0).any()
+        plain = cross_validate(problem(y, calibration="none"), {(1, "mean"): vectors(y, 0.5, 1)}, 4)
+        np.testing.assert_array_equal(plain.scores, plain.raw)
+        np.testing.assert_array_equal(plain.raw, found.raw)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_a_score_that_is_no_number_is_refused(self, value):
+        y = labels()
+        with pytest.raises(DataError, match="1 of 200 scores are not finite"):
+            calibrate("isotonic", ORDINAL, y, np.where(np.arange(SIZE) == 7, value, y))
+
+    def test_kept_classes_are_what_a_probability_is_of(self):
+        target = ClassesTarget(kind="classes", classes=("a", "b", "c"), keep=("a", "c"))
+        rng = np.random.default_rng(0)
+        y = rng.integers(0, 3, 300).astype(float)
+        chance = np.where(y == 1, 0.2, 0.9)
+        found, _ = calibrate(
+            "isotonic", target, y, np.clip(chance + rng.normal(0, 0.05, 300), 0, 1)
+        )
+        assert found(np.array([0.9]))[0] > 0.9
+        assert found(np.array([0.2]))[0] < 0.1

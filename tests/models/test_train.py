@@ -67,7 +67,8 @@ def test_every_document_has_one_cross_validated_score(ordinal):
     _, data, trained, assignment = ordinal
     found = trained.log.held_out
     assert list(found.ids) == data.strings("id").tolist()
-    assert len(found.scores) == len(found.fold) == len(data)
+    assert len(found.scores) == len(found.raw) == len(found.fold) == len(data)
+    assert found.scores != found.raw
     assert set(found.fold) == {0, 1, 2}
     assert len(found.thresholds) == 3
     assert spearmanr(found.scores, data.labels).statistic > 0.6
@@ -76,6 +77,39 @@ def test_every_document_has_one_cross_validated_score(ordinal):
     for name, group in assignment.groups.items():
         sides.setdefault(group, set()).add(fold[name])
     assert all(len(each) == 1 for each in sides.values())
+
+
+def test_a_log_of_before_calibration_is_read(ordinal):
+    old = ordinal[2].log.model_dump()
+    del old["calibration"], old["held_out"]["raw"]
+    read = TrainingLog.model_validate(old)
+    assert read.calibration == ""
+    assert read.held_out.raw == ()
+    assert "Scores:" not in read.to_html()
+
+
+def test_scores_are_calibrated_unless_the_task_or_the_documents_say_otherwise(
+    ordinal, tiny_bert, tmp_path
+):
+    _, data, trained, _ = ordinal
+    found = trained.classifier.score_map
+    seen = trained.log.documents["train"] + trained.log.documents["validation"]
+    assert trained.log.calibration == (
+        f"isotonic, {len(found.x)} points from {seen} held-out documents"
+    )
+    assert trained.log.calibration in trained.log.to_html()
+    layer = trained.classifier.info.layer
+    heads = {"frozen": {"heads": ["ridge"], "layers": [layer]}}
+    plain, _ = run(tiny_task(tiny_bert, calibration="none", model=heads), data, tmp_path)
+    assert plain.log.calibration == "not calibrated: the task asks for none"
+    assert plain.classifier.score_map.is_identity
+    texts = data.texts()
+    mine, theirs = (t.classifier.score(texts).values for t in (trained, plain))
+    np.testing.assert_allclose(mine, found(theirs))
+    assert spearmanr(mine, theirs).statistic == pytest.approx(1)
+    few, _ = run(tiny_task(tiny_bert, model=heads), easy_set(50), tmp_path)
+    assert few.log.calibration.startswith("not calibrated: ")
+    assert few.classifier.score_map.is_identity
 
 
 def test_the_same_seed_gives_the_same_files(tiny_bert, tmp_path):
@@ -98,7 +132,8 @@ def test_test_documents_do_not_change_the_model(tiny_bert, tmp_path):
     other = labelled(texts, labels, groups=data.strings("group").tolist())
     one, two = (train(task, each, assignment, tmp_path) for each in (data, other))
     assert one.log.tried == two.log.tried
-    assert one.log.threshold == two.log.threshold
+    assert one.log.threshold == pytest.approx(two.log.threshold, abs=1e-4)
+    assert one.log.calibration == two.log.calibration
     for name, array in one.classifier.head.arrays.items():
         np.testing.assert_allclose(array, two.classifier.head.arrays[name], atol=1e-4)
 

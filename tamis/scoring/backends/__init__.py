@@ -1,0 +1,1 @@
+"""Ways to run the encoder: one small interface, several engines behind it."""

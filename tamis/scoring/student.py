@@ -1,0 +1,167 @@
+"""The student: a linear model on hashed word n-grams that imitates the encoder's scores.
+
+Binary 1- and 2-grams of words and marks at the beginning of a text are hashed into a fixed number
+of columns (feature hashing: Weinberger et al. 2009, ICML, section 2), scaled to length 1, and
+weighted by ridge regression on what the encoder says of unlabelled documents (distillation:
+Hinton, Vinyals and Dean 2015, section 2, with a regression target).
+
+The regression is not on the score but on its hyperbolic tangent around the threshold: whether a
+document far from it scores a little more or less decides nothing, and weights are not spent on
+that. Predictions are turned back, so that the student's scores are on the encoder's scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from tamis.config import Strict
+from tamis.errors import ModelError
+from tamis.target import Floats
+
+FILE = "student.safetensors"
+_WORDS_AND_MARKS = r"\w+|[^\w\s]"
+"""Markup, code and prose differ by their marks."""
+_MOST = 0.9999
+"""Of a hyperbolic tangent, so that what is turned back is finite."""
+
+
+class StudentSettings(Strict):
+    """What the student reads, and how it is fitted."""
+
+    characters: Annotated[int, Field(ge=100, le=100_000)] = 2_000
+    """Of the beginning of a text."""
+    longest_gram: Annotated[int, Field(ge=1, le=3)] = 2
+    """Words of the longest n-gram."""
+    bits: Annotated[int, Field(ge=10, le=24)] = 20
+    """Columns are two to this power."""
+    alpha: Annotated[float, Field(gt=0)] = 0.3
+    """Strength of the ridge penalty."""
+    threshold: float
+    """Where the encoder's decision turns."""
+    width: Annotated[float, Field(gt=0)]
+    """Distance from it, in scores, at which differences begin to count little."""
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """A fitted student.
+
+    Attributes:
+        settings: What it reads.
+        weight: One for each column (2^bits,), float32, for the tangent of the score.
+        bias: Added to their sum.
+        scale: Lowest and highest score; others are clipped.
+    """
+
+    settings: StudentSettings
+    weight: NDArray[np.float32]
+    bias: float
+    scale: tuple[float, float]
+
+    @cached_property
+    def _vectorizer(self) -> Any:
+        return vectorizer(self.settings)
+
+    def score(self, texts: Sequence[str]) -> Floats:
+        """Scores (n,) on the encoder's scale."""
+        if not len(texts):
+            return np.zeros(0)
+        return self._scores(self._vectorizer.transform(_cut(texts, self.settings)))
+
+    def _scores(self, columns: Any) -> Floats:
+        turned = np.asarray(columns @ self.weight + self.bias, dtype=np.float64)
+        inside = np.clip(turned, -_MOST, _MOST)
+        found = self.settings.threshold + self.settings.width * np.arctanh(inside)
+        return np.clip(found, *self.scale)
+
+    def save(self, folder: Path) -> None:
+        """Write the weights."""
+        bias = np.array([self.bias], dtype=np.float64)
+        save_file({"weight": self.weight, "bias": bias}, folder / FILE)
+
+
+def load_student(folder: Path, settings: StudentSettings, scale: tuple[float, float]) -> Student:
+    """Read what ``Student.save`` wrote.
+
+    Raises:
+        ModelError: The file is missing, damaged or of other settings.
+    """
+    try:
+        arrays = load_file(folder / FILE)
+        weight, bias = arrays["weight"], float(arrays["bias"][0])
+    except (OSError, KeyError, IndexError, SafetensorError) as error:
+        raise ModelError(f"{folder / FILE}: {str(error).splitlines()[0]}") from None
+    if weight.shape != (2**settings.bits,):
+        raise ModelError(f"{folder / FILE}: {weight.shape} weights for {settings.bits} bits")
+    return Student(settings, weight, bias, scale)
+
+
+def vectorizer(settings: StudentSettings) -> Any:
+    """Texts to hashed n-grams; keeps nothing of what it has seen."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    return HashingVectorizer(
+        ngram_range=(1, settings.longest_gram),
+        n_features=2**settings.bits,
+        token_pattern=_WORDS_AND_MARKS,
+        binary=True,
+        alternate_sign=False,
+        norm="l2",
+        dtype=np.float32,
+    )
+
+
+def _cut(texts: Sequence[str], settings: StudentSettings) -> list[str]:
+    return [text[: settings.characters] for text in texts]
+
+
+def fit_folds(
+    texts: Sequence[str],
+    scores: Floats,
+    settings: StudentSettings,
+    scale: tuple[float, float],
+    folds: int,
+    seed: int,
+) -> tuple[Student, Floats]:
+    """A student, and scores of its documents by others that had not seen them.
+
+    Args:
+        texts: Documents (n).
+        scores: The encoder's (n,).
+        settings: What it reads.
+        scale: Lowest and highest score.
+        folds: How many parts.
+        seed: Of the parts.
+
+    Returns:
+        The student fitted on all, and out-of-fold scores (n,).
+    """
+    columns = vectorizer(settings).transform(_cut(texts, settings))
+    fold = np.random.default_rng(seed).permutation(len(texts)) % folds
+    unseen = np.zeros(len(texts))
+    for number in range(folds):
+        inside, outside = fold != number, fold == number
+        part = _fit(columns[inside], scores[inside], settings, scale)
+        unseen[outside] = part._scores(columns[outside])
+    return _fit(columns, scores, settings, scale), unseen
+
+
+def _fit(
+    columns: Any, scores: Floats, settings: StudentSettings, scale: tuple[float, float]
+) -> Student:
+    from sklearn.linear_model import Ridge
+
+    ridge = Ridge(alpha=settings.alpha, solver="sparse_cg", tol=1e-4)
+    turned = np.tanh((scores - settings.threshold) / settings.width)
+    ridge.fit(columns, turned.astype(np.float32))
+    return Student(settings, ridge.coef_.astype(np.float32), float(ridge.intercept_), scale)
