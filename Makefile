@@ -1,6 +1,6 @@
 # Tamis. `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dashboard check test bench-filter clean
+.PHONY: help setup demo dashboard check test bench bench-filter bench-gpu clean
 
 # Python 3.11 or 3.12, whichever is there.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -39,8 +39,14 @@ check: setup ## Lint, format and types.
 test: check ## Every test.
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+bench: setup ## Scoring beside transformers, sentence-transformers and fastText, on the same documents.
+	@$(BIN)/python bench/scoring.py
+
 bench-filter: setup ## Stages of the filter beside datatrove's, on the same documents.
 	@$(BIN)/python bench/filter.py
+
+bench-gpu: setup ## Packed encoder beside padded loops; says what it ran on.
+	@$(BIN)/python bench/gpu.py
 
 clean: ## Remove runs, models and output (.tamis); .venv stays.
 	rm -rf .tamis

@@ -1,7 +1,7 @@
 """What each stage of ``filter`` costs apart from the encoder, beside datatrove's in the same run.
 
 Times are CPU seconds of one process; of several rounds, which take turns, the least counts.
-Writes ``bench/results.json``. Run as ``python bench/filter.py``.
+Writes ``bench/filter.json``. Run as ``python bench/filter.py``.
 """
 
 from __future__ import annotations
@@ -283,10 +283,10 @@ def measure(folder: Path, count: int, rounds: int = 2) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, and write ``bench/results.json``."""
+    """Measure, print, and write ``bench/filter.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=2_000)
-    parser.add_argument("--output", type=Path, default=ROOT / "bench" / "results.json")
+    parser.add_argument("--output", type=Path, default=ROOT / "bench" / "filter.json")
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.memory_of:

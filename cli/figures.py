@@ -13,7 +13,7 @@ from tamis.evaluation.bootstrap import Interval
 from tamis.evaluation.figures import Comparison, Evaluation
 from tamis.monitoring.drift import DriftReport
 from tamis.scoring.distill_report import DistillReport
-from tamis.scoring.filter_report import FilterReport
+from tamis.scoring.filter_report import FilterReport, audit_lines
 
 console = Console(highlight=False)
 
@@ -129,6 +129,15 @@ def show_filter(report: FilterReport) -> None:
         f"  tokens kept: {report.tokens_kept:,} of {report.tokens_in:,} scored; "
         f"{report.documents_per_cpu_second:.1f} documents per CPU-second"
     )
+    if report.audit is not None:
+        who = report.audit.counts
+        console.print(
+            f"  cascade: the student decided about {who.dropped + who.kept:,} documents, the "
+            f"encoder about {who.sent:,}; audited {who.dropped_audited + who.kept_audited:,}"
+        )
+        style = "bold red" if report.audit.broken else "dim"
+        for line in audit_lines(report.audit):
+            console.print(f"  {line}", style=style, markup=False, soft_wrap=True)
 
 
 def of_drift(drift: DriftReport) -> dict[str, float]:

@@ -73,6 +73,12 @@ def select(
         figures.console.print(
             f"  without a score, and left out as before: {told}", markup=False, soft_wrap=True
         )
+    if selection.student_only and selection.threshold != before.threshold:
+        figures.console.print(
+            f"  {selection.student_only:,} documents have the score of a student only; nothing was "
+            "promised about it at another threshold than the cascade's",
+            soft_wrap=True,
+        )
     counts = figures.of_filter(report) | {"unscored": sum(selection.unscored.values())}
     outcome = Result(
         verb="select",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-from pydantic import ValidationError
 
 from tamis.corpus.document import Document
 from tamis.corpus.readers import Shard
@@ -114,14 +114,14 @@ def _named(settings: ScoringSettings, source: str) -> BackendChoice | None:
 
 
 def _path(home: Path, source: str, threshold: float, settings: ScoringSettings) -> Path:
-    facts = (source, f"{threshold!r}", choosing.machine(), settings.gate.model_dump_json())
+    facts = (source, repr(float(threshold)), choosing.machine(), settings.gate.model_dump_json())
     return home / "backends" / f"{sha256_of(facts)[:16]}.json"
 
 
 def _read(path: Path) -> BackendChoice | None:
     try:
         return BackendChoice.model_validate_json(path.read_text("utf-8"))
-    except (OSError, ValidationError):
+    except (OSError, ValueError):
         return None
 
 
@@ -132,7 +132,8 @@ def _choose(
         Path(plan.model_dir), home / "exports", judged, settings.gate, plan.scale
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_suffix(".tmp")
-    staged.write_text(found.model_dump_json(indent=1), "utf-8")
-    staged.rename(path)
+    with TemporaryDirectory(dir=path.parent, prefix="tmp-") as folder:
+        staged = Path(folder) / path.name
+        staged.write_text(found.model_dump_json(indent=1), "utf-8")
+        staged.replace(path)
     return found

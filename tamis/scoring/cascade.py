@@ -14,18 +14,18 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from tamis.config import Strict
 from tamis.corpus.exact import text_hash
-from tamis.errors import ModelError
+from tamis.errors import EngineError, ModelError
 from tamis.models.backbone import file_sha256
 from tamis.scoring.audit import AuditCounts, audited
 from tamis.scoring.band import Band, Bools
 from tamis.scoring.plan import Scorer
 from tamis.scoring.settings import BackendName, Promise
 from tamis.scoring.student import FILE as STUDENT
-from tamis.scoring.student import Student, StudentSettings, load_student
+from tamis.scoring.student import Student, StudentSettings, first_line, load_student
 from tamis.target import Floats
 
 MARK = "cascade.json"
@@ -66,6 +66,13 @@ class CascadeInfo(Strict):
     tokens_per_character: Annotated[tuple[float, float], Field(strict=False)]
     corpus: str = ""
     seed: int
+
+    @model_validator(mode="after")
+    def _holds_the_threshold(self) -> CascadeInfo:
+        low, high = self.band.edges
+        if not low <= self.threshold <= high:
+            raise ValueError(f"the band, {low:g} to {high:g}, misses the threshold")
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +131,9 @@ class Cascade:
         Args:
             texts: The texts (n).
             encoder: The one that the cascade belongs to.
+
+        Raises:
+            EngineError: The encoder gave another number of scores.
         """
         info = self.info
         # Rounded before deciding, so that the score in the row explains the decision.
@@ -135,6 +145,10 @@ class Cascade:
         tokens = self._lengths(texts, student)
         if len(asked):
             scores = encoder.score([texts[row] for row in asked.tolist()])
+            if scores.values.shape != asked.shape or len(scores.tokens) != len(asked):
+                raise EngineError(
+                    f"the model gave {scores.values.shape} scores for {len(asked)} documents"
+                )
             found[asked] = np.around(scores.values, _DECIMALS)
             tokens[asked] = scores.tokens
         values = np.where(sent, found, student)
@@ -190,8 +204,12 @@ def read_cascade(folder: Path) -> Cascade:
     """
     try:
         info = CascadeInfo.model_validate_json((folder / MARK).read_text("utf-8"))
-    except (OSError, ValidationError) as error:
-        raise ModelError(f"{folder / MARK}: {str(error).splitlines()[0]}") from None
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(map(str, wrong["loc"])) or "the file"
+        raise ModelError(f"{folder / MARK} is damaged: {key}: {wrong['msg']}") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / MARK} cannot be read: {first_line(error)}") from None
     student = load_student(folder, info.student, info.scale)
     if file_sha256(folder / STUDENT) != info.student_sha256:
         raise ModelError(f"{folder / STUDENT}: it is not the student that {MARK} was written for")

@@ -191,16 +191,21 @@ def distill(taught: Taught, runtime: Scorer, request: Request) -> tuple[Cascade,
     Raises:
         DataError: The sample is too small to part.
     """
-    parts = _part(len(taught.texts), request)
-    train, calibration, test = (taught.take(rows) for rows in parts)
+    parts = part(len(taught.texts), request.settings, request.seed)
+    train, calibration, test = map(taught.take, parts)
     kept = train.scores >= request.threshold
+    if not len(calibration.texts) or not len(test.texts):
+        raise DataError(
+            f"{len(taught.texts):,} documents are too few to calibrate a cascade and to test it: "
+            "give --documents more"
+        )
     if not 10 <= int(kept.sum()) <= len(kept) - 10:
         raise DataError(
             f"of {len(kept):,} documents the encoder keeps {int(kept.sum()):,}; a student needs at "
             "least 10 on either side: give --documents more, or another threshold"
         )
     trials, student, path = _fit_students(train, request)
-    held_out = [_sample(part, student, runtime, request) for part in (calibration, test)]
+    held_out = [_sample(each, student, runtime, request) for each in (calibration, test)]
     found = calibrate(path, held_out[0], request.settings.promise)
     report = DistillReport(
         task=request.task,
@@ -236,10 +241,17 @@ def distill(taught: Taught, runtime: Scorer, request: Request) -> tuple[Cascade,
     return Cascade(info, student, request.settings.audit), report
 
 
-def _part(documents: int, request: Request) -> tuple[NDArray[np.int64], ...]:
-    order = np.random.default_rng(request.seed).permutation(documents)
-    test = round(documents * request.settings.test)
-    calibration = round(documents * request.settings.calibration)
+def part(documents: int, settings: CascadeSettings, seed: int) -> tuple[NDArray[np.int64], ...]:
+    """Positions of the documents that teach, that calibrate, and that test.
+
+    Args:
+        documents: In all.
+        settings: Shares.
+        seed: Of the draw.
+    """
+    order = np.random.default_rng(seed).permutation(documents)
+    test = round(documents * settings.test)
+    calibration = round(documents * settings.calibration)
     return order[test + calibration :], order[test : test + calibration], order[:test]
 
 
@@ -258,7 +270,8 @@ def _fit_students(
             train.texts, train.scores, settings, request.scale, FOLDS, request.seed
         )
         share = _oracle_share(unseen, reference, request)
-        rank = float(spearmanr(unseen, train.scores).statistic)
+        constant = unseen.min() == unseen.max()  # has no ranks
+        rank = 0.0 if constant else float(spearmanr(unseen, train.scores).statistic)
         trials.append(StudentTrial(settings=settings, sent=share, spearman=rank))
         if best is None or share < best[0]:
             best = (share, student, unseen)
@@ -282,11 +295,11 @@ def _oracle_share(unseen: Floats, reference: NDArray[np.bool_], request: Request
     return share
 
 
-def _sample(part: Taught, student: Student, runtime: Scorer, request: Request) -> Sample:
-    runs = np.around(runtime.score(part.texts).values, 6)
+def _sample(taught: Taught, student: Student, runtime: Scorer, request: Request) -> Sample:
+    runs = np.around(runtime.score(taught.texts).values, 6)
     return Sample(
-        student=np.around(student.score(part.texts), 6),
-        reference=part.scores >= request.threshold,
+        student=np.around(student.score(taught.texts), 6),
+        reference=taught.scores >= request.threshold,
         encoder=runs >= request.threshold,
     )
 
@@ -305,5 +318,6 @@ def _speeds(student: Student, runtime: Scorer, texts: Sequence[str]) -> dict[str
         some = texts[:size]
         started = time.process_time()
         scorer.score(some)
-        found[name] = round(len(some) / max(time.process_time() - started, 1e-9), 1)
+        speed = len(some) / max(time.process_time() - started, 1e-6)
+        found[name] = float(f"{speed:.4g}")
     return found

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 from tamis.corpus.manifest import Counts, ShardRecord, StageFigures
 from tamis.html import Html, cards, histogram, join, page, section, table, text
+from tamis.scoring.audit import AuditEstimate, audit
+from tamis.scoring.settings import Promise
 from tamis.scoring.summary import Example, Summariser, Summary
 
 
@@ -29,6 +31,7 @@ class FilterReport(BaseModel):
         cpu_seconds: CPU time of all shards, added up over all runs.
         stages: What each stage did, by name, added up over all shards.
         summary: Histogram, sources, examples, reasons.
+        audit: Where there was a cascade: who decided, and whether its promise still holds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +50,7 @@ class FilterReport(BaseModel):
     cpu_seconds: float
     stages: dict[str, StageFigures] = {}
     summary: Summary
+    audit: AuditEstimate | None = None
 
     @property
     def kept_share(self) -> float:
@@ -89,6 +93,7 @@ class FilterReport(BaseModel):
                 "Scores",
                 histogram(summary.histogram, summary.low, summary.high, self.threshold),
             ),
+            *([section("Cascade", _cascade(self.audit))] if self.audit else []),
             section("By stage", _stages(self.stages)),
             section("Left out, by reason", _by_number("Reason", summary.reasons)),
             section("By source", _sources(summary)),
@@ -129,6 +134,7 @@ def build_report(
     threshold: float,
     scale: tuple[float, float],
     seconds: float,
+    promise: Promise | None = None,
 ) -> FilterReport:
     """Add up committed shards; one record is held at a time.
 
@@ -139,6 +145,7 @@ def build_report(
         threshold: Kept is what scores at least this.
         scale: Lowest and highest score.
         seconds: Wall time of the run.
+        promise: Of the cascade, where there was one.
     """
     counts, shards, worker, cpu = Counts(), 0, 0.0, 0.0
     tokens, tokens_kept, characters, characters_kept = 0, 0, 0, 0
@@ -171,7 +178,30 @@ def build_report(
         cpu_seconds=round(cpu, 3),
         stages={name: done.rounded() for name, done in stages.items()},
         summary=total.result(),
+        audit=None if promise is None else audit(total.audit, promise),
     )
+
+
+def _cascade(found: AuditEstimate) -> Html:
+    counts = found.counts
+    rows = [
+        ("in the band: the encoder decided", counts.sent, counts.sent_kept, "", ""),
+        ("dropped by the student", counts.dropped, 0, counts.dropped_audited,
+         counts.dropped_missed),
+        ("kept by the student", counts.kept, counts.kept, counts.kept_audited, counts.kept_wrong),
+    ]  # fmt: skip
+    headers = ["", "Documents", "Kept", "Audited", "The encoder disagrees"]
+    return join(
+        [table(headers, rows), *(Html(f"<p>{text(line)}</p>") for line in audit_lines(found))]
+    )
+
+
+def audit_lines(found: AuditEstimate) -> list[str]:
+    """What an audit says, a sentence each; the first is the alarm, where it rings."""
+    lines = [reason.detail for reason in found.decision.reasons]
+    if found.broken:
+        lines.insert(0, "WARNING: the cascade no longer keeps its promise; distill it anew.")
+    return lines
 
 
 def _sources(summary: Summary) -> Html:

@@ -151,6 +151,7 @@ def _filter(
             threshold=plan.threshold,
             scale=plan.scale,
             seconds=time.perf_counter() - started,
+            promise=None if plan.cascade is None else plan.cascade.info.promise,
         )
         if not report.counts.balanced or report.shards != len(shards):
             raise EngineError(f"{plan.output} does not balance: {report.counts}")

@@ -26,7 +26,8 @@ from tamis.fingerprint import sha256_of
 from tamis.scoring.stages import Candidate
 
 _MOST_BINS = 20_000_000
-_COLUMNS = pa.schema([f for f in SCHEMA if f.name in ("score", "tokens", "decision", "reason")])
+_READ = ("score", "encoder_score", "tokens", "decision", "reason")
+_COLUMNS = pa.schema([f for f in SCHEMA if f.name in _READ])
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ class ScoreCounts:
         documents: Scored documents in each bin (b,).
         tokens: Tokens of those that no later stage took out (b,).
         unscored: Documents without a score, by the reason for which they were not scored.
+        student_only: Documents that only a student scored.
     """
 
     low: float
@@ -142,6 +144,7 @@ class ScoreCounts:
     documents: np.ndarray[tuple[int], np.dtype[np.int64]]
     tokens: np.ndarray[tuple[int], np.dtype[np.int64]]
     unscored: dict[str, int]
+    student_only: int = 0
 
     def top_share(self, share: float) -> float:
         """The score that ``share`` (0-1) of the scored documents reach."""
@@ -184,10 +187,12 @@ def count_scores(out: str, scale: tuple[float, float]) -> ScoreCounts:
     documents = np.zeros(bins + 1, dtype=np.int64)
     tokens = np.zeros(bins + 1, dtype=np.int64)
     unscored: dict[str, int] = {}
+    student_only = 0
     store, manifest = open_store(out), read_manifest(out)
     for file in _scored_files(manifest):
         for table in _score_columns(store, file.path):
             here = table.filter(pc.is_valid(table["score"]))
+            student_only += here["encoder_score"].null_count
             for reason in table.filter(pc.is_null(table["score"]))["reason"].to_pylist():
                 unscored[reason] = unscored.get(reason, 0) + 1
             places = np.rint((here["score"].to_numpy() - low) / step).astype(np.int64)
@@ -197,7 +202,7 @@ def count_scores(out: str, scale: tuple[float, float]) -> ScoreCounts:
                 pc.equal(here["decision"], "keep"), pc.equal(here["reason"], "score<threshold")
             )
             np.add.at(tokens, places, np.where(eligible, here["tokens"].to_numpy(), 0))
-    return ScoreCounts(low, step, documents, tokens, unscored)
+    return ScoreCounts(low, step, documents, tokens, unscored, student_only)
 
 
 def _score_columns(store: OutputStore, path: str) -> Iterator[pa.Table]:

@@ -52,11 +52,14 @@ class Selection:
         report: Of the new output.
         threshold: From which score documents were kept.
         unscored: Documents without a score, by the reason for which they were not scored.
+        student_only: Documents whose score is a student's: its cascade promised nothing about
+            another threshold than its own.
     """
 
     report: FilterReport
     threshold: float
     unscored: dict[str, int]
+    student_only: int = 0
 
 
 def select(
@@ -111,7 +114,7 @@ def select(
     )
     parts = {"scores": sha256_of(f"{s.name} {s.stamp}" for s in shards)[:16]}
     report = run_filter(plan, shards, parts, engine, fresh, progress)
-    return Selection(report, threshold, counts.unscored)
+    return Selection(report, threshold, counts.unscored, counts.student_only)
 
 
 def read_report(out: str) -> FilterReport:

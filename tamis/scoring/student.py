@@ -99,11 +99,21 @@ def load_student(folder: Path, settings: StudentSettings, scale: tuple[float, fl
     try:
         arrays = load_file(folder / FILE)
         weight, bias = arrays["weight"], float(arrays["bias"][0])
-    except (OSError, KeyError, IndexError, SafetensorError) as error:
-        raise ModelError(f"{folder / FILE}: {str(error).splitlines()[0]}") from None
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder / FILE} cannot be read: {first_line(error)}") from None
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise ModelError(f"{folder / FILE} does not hold the weights of a student") from None
     if weight.shape != (2**settings.bits,):
-        raise ModelError(f"{folder / FILE}: {weight.shape} weights for {settings.bits} bits")
+        shape = " x ".join(map(str, weight.shape))
+        raise ModelError(f"{folder / FILE} has {shape} weights, not 2^{settings.bits}")
+    if weight.dtype != np.float32 or not np.isfinite(weight).all() or not np.isfinite(bias):
+        raise ModelError(f"{folder / FILE}: its weights are not all finite numbers in float32")
     return Student(settings, weight, bias, scale)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line; its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def vectorizer(settings: StudentSettings) -> Any:
@@ -122,7 +132,8 @@ def vectorizer(settings: StudentSettings) -> Any:
 
 
 def _cut(texts: Sequence[str], settings: StudentSettings) -> list[str]:
-    return [text[: settings.characters] for text in texts]
+    # A lone surrogate has no UTF-8, which is what is hashed.
+    return [text[: settings.characters].encode("utf-8", "replace").decode() for text in texts]
 
 
 def fit_folds(

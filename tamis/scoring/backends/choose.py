@@ -32,6 +32,8 @@ CHECKED = 0.99
 """Of the differences to fp32, the quantile that is the margin of what is checked."""
 _FIRST = 16
 """Documents of the first measurement, which says how many the others need."""
+_TOLD = 300
+"""Characters of an error that are kept."""
 
 
 class Trial(BaseModel):
@@ -159,7 +161,8 @@ def choose(
 
     Speed is that of the network on tokenized documents, in turns, the best of three rounds; of
     one thread and in CPU time, or in wall time where there is a GPU. What is not faster than
-    the reference is not judged.
+    the reference, or than one that passed (with its checks), is not judged. A backend that
+    fails in any way is told of and not taken.
 
     Args:
         model_dir: The classifier, as it was saved.
@@ -171,42 +174,57 @@ def choose(
     Raises:
         ModelError: The classifier cannot be loaded.
     """
+    if len(judged.texts) < max(1, gate.min_kept):
+        return BackendChoice(
+            backend=REFERENCE,
+            reason=f"There are {len(judged.texts):,} documents to compare on, and the gate needs "
+            f"{gate.min_kept:,} that are kept.",
+            source=digest(model_dir),
+            machine=machine(),
+            documents=len(judged.texts),
+        )
     gpu = bool(_gpu())
     loaded: dict[BackendName, Classifier] = {REFERENCE: load_backend(model_dir)}
     failed: list[Trial] = []
     for name in candidates(gpu):
         try:
             loaded[name] = load_backend(export(model_dir, name, home))
-        except ModelError as error:
-            failed.append(_failed(name, str(error)))
+        except Exception as error:  # each library raises its own
+            failed.append(_failed(name, error))
     tokens = loaded[REFERENCE].prepare(judged.texts)
     speeds, broken = _measure(loaded, tokens, gpu)
     failed += broken
+    exact = speeds.get("onnx", speeds[REFERENCE])
     reference = judged.reference
     if reference is None:
         reference = loaded[REFERENCE].score_tokens(tokens).values
     kept = reference >= judged.threshold
     trials: list[Trial] = []
-    chosen: BackendName | None = None
+    found, best = REFERENCE, speeds[REFERENCE]
     for name in sorted(speeds, key=lambda each: -speeds[each]):
         if name == REFERENCE:
-            told = "It is the reference."
-            trials.append(
-                _trial(name, speeds[name], Reason(check="gate", passed=True, detail=told))
+            reason = Reason(check="gate", passed=True, detail="It is the reference.")
+            trials.append(_trial(name, speeds[name], reason))
+        elif speeds[name] <= best:
+            told = (
+                "the reference" if speeds[name] <= speeds[REFERENCE] else f"{found}, which passed"
             )
-        elif chosen is not None or speeds[name] <= speeds[REFERENCE]:
-            told = "A faster one passed." if chosen else "It is not faster than the reference."
-            reason = Reason(check="speed", passed=False, detail=f"Not judged: {told}")
+            reason = Reason(
+                check="speed", passed=False, detail=f"Not judged: it is not faster than {told}."
+            )
             trials.append(_trial(name, speeds[name], reason))
         else:
-            exact = speeds.get("onnx", speeds[REFERENCE])
-            run = _run(loaded[name], tokens, judged, reference, speeds[name], exact)
-            trials.append(_judge(name, run, reference, judged, gate, scale, speeds[REFERENCE]))
-        if chosen is None and trials[-1].decision.passed:
-            chosen = name
-    found = chosen or REFERENCE
-    taken = next(trial.speed or 0.0 for trial in trials if trial.backend == found)
-    share = taken / speeds[REFERENCE]
+            try:
+                run = _run(loaded[name], tokens, judged, reference, speeds[name], exact)
+            except Exception as error:  # as above
+                failed.append(_failed(name, error))
+                continue
+            trial = _judge(name, run, reference, judged, gate, scale, speeds[REFERENCE])
+            trials.append(trial)
+            if trial.decision.passed and run.speed > best:
+                found, best = name, run.speed
+    trials.sort(key=lambda trial: -(trial.speed or 0.0))
+    share = best / speeds[REFERENCE]
     sentence = (
         "None that is faster passed the gate."
         if found == REFERENCE
@@ -241,6 +259,8 @@ def _run(
     exact_speed: float,
 ) -> _Run:
     scores = classifier.score_tokens(tokens).values
+    if not np.isfinite(scores).all():
+        raise ModelError("a score is not a number")
     if classifier.exact is None:
         return _Run(scores, 0.0, speed)
     margin = float(np.quantile(np.abs(scores - reference), CHECKED))
@@ -253,8 +273,10 @@ def _trial(name: BackendName, speed: float | None, *reasons: Reason) -> Trial:
     return Trial(backend=name, speed=speed, decision=Decision.of(list(reasons)))
 
 
-def _failed(name: BackendName, detail: str) -> Trial:
-    return _trial(name, None, Reason(check="loads", passed=False, detail=detail))
+def _failed(name: BackendName, error: Exception) -> Trial:
+    """One that does not load or does not run."""
+    said = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+    return _trial(name, None, Reason(check="runs", passed=False, detail=said[:_TOLD]))
 
 
 def _judge(
@@ -320,23 +342,29 @@ def _measure(
     threads = torch.get_num_threads()
     best: dict[BackendName, float] = {}
     failed: list[Trial] = []
+
+    def measure(name: BackendName, documents: int) -> None:
+        try:
+            speed = _speed(loaded[name], _first(tokens, documents), clock)
+        except Exception as error:  # a backend that fails is one that is not taken
+            if name == REFERENCE:
+                raise
+            failed.append(_failed(name, error))
+            best.pop(name, None)
+        else:
+            best[name] = max(best.get(name, 0.0), speed)
+
     try:
-        for name, classifier in list(loaded.items()):
+        for name, classifier in loaded.items():
             classifier.use_threads(1)
-            try:
-                classifier.score_tokens(_first(tokens, _FIRST))  # compiles, allocates
-                best[name] = _speed(classifier, _first(tokens, _FIRST), clock)
-            except Exception as error:  # a backend that fails is one that is not taken
-                if name == REFERENCE:
-                    raise
-                failed.append(_failed(name, f"{type(error).__name__}: {error}"[:200]))
-                del loaded[name]
+            measure(name, _FIRST)  # compiles, allocates
+            if name in best:
+                measure(name, _FIRST)
         for _ in range(_ROUNDS):
-            for name in best:
+            for name in list(best):
                 if best[name] < best[REFERENCE] / 2:
                     continue  # a second more would not save it
-                documents = max(_FIRST, int(best[name] * _SECONDS))
-                best[name] = max(best[name], _speed(loaded[name], _first(tokens, documents), clock))
+                measure(name, max(_FIRST, int(best[name] * _SECONDS)))
     finally:
         torch.set_num_threads(threads)
         for classifier in loaded.values():

@@ -12,8 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from tamis.config import Strict
 from tamis.errors import ModelError
 from tamis.models.backbone import file_sha256
@@ -53,14 +51,23 @@ def export(model_dir: Path, backend: BackendName, home: Path) -> Path:
         A folder for ``load_backend``: that of the classifier itself for ``torch``.
 
     Raises:
-        ModelError: The network cannot be exported.
+        ModelError: The classifier cannot be loaded, the network cannot be exported, or the folder
+            cannot be written.
     """
     if backend == "torch":
         return model_dir
-    source = digest(model_dir)
-    target = home / f"{source[:16]}-{backend}"
-    if (target / MARK).is_file():
-        return target
+    try:
+        source = digest(model_dir)
+        target = home / f"{source[:16]}-{backend}"
+        if not (target / MARK).is_file():
+            _export(model_dir, backend, source, target)
+    except OSError as error:
+        raise ModelError(f"export of {model_dir} for {backend}: {error}") from None
+    return target
+
+
+def _export(model_dir: Path, backend: BackendName, source: str, target: Path) -> None:
+    home = target.parent
     home.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=home, prefix="tmp-") as staging:
         folder = Path(staging) / "export"
@@ -75,9 +82,12 @@ def export(model_dir: Path, backend: BackendName, home: Path) -> Path:
             light = classifier.preparer_loader(model_dir) is not None
         found = Export(backend=backend, source=source, light_tokenizer=light, files=_hashes(folder))
         (folder / MARK).write_text(found.model_dump_json(indent=1), "utf-8")
-        if not target.is_dir():
+        try:
             folder.rename(target)
-    return target
+        except OSError:  # another process was first, or there is a folder that lost its mark
+            if not (target / MARK).is_file():
+                shutil.rmtree(target)
+                folder.rename(target)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -96,8 +106,10 @@ def read_export(folder: Path | str) -> Export | None:
         return None
     try:
         return Export.model_validate_json(path.read_text("utf-8"))
-    except (OSError, ValidationError) as error:
-        raise ModelError(f"{path}: {str(error).splitlines()[0]}") from None
+    except (OSError, ValueError):
+        raise ModelError(
+            f"{folder}: {MARK} is damaged or of another format; remove the folder"
+        ) from None
 
 
 def load_backend(folder: Path | str) -> Classifier:
@@ -111,7 +123,10 @@ def load_backend(folder: Path | str) -> Classifier:
     if found is None:
         return load_classifier(folder)
     folder = Path(folder)
-    actual = _hashes(folder)
+    try:
+        actual = _hashes(folder)
+    except OSError as error:
+        raise ModelError(f"{folder}: {error}") from None
     wrong = sorted(name for name, _ in set(actual.items()) ^ set(found.files.items()))
     if wrong:
         raise ModelError(f"{folder}: {wrong[0]} is not as it was exported; remove the folder")
@@ -130,7 +145,10 @@ def _onnx(folder: Path, light: bool) -> Classifier:
     else:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(folder / "backbone", local_files_only=True)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder / "backbone", local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder}: {str(error).splitlines()[0]}") from None
     encoder, exact = (
         OnnxEncoder(folder / name, tokenizer, info.text, info.layer, info.pooling)
         for name in (FILE, EXACT)

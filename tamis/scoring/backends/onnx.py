@@ -24,6 +24,8 @@ FILE = "encoder.onnx"
 EXACT = "exact.onnx"
 TOKENS_PER_BATCH = 2_048
 _OPSET = 17
+_SAME = 1e-4
+"""Largest difference of the graph's vectors from torch's; both are L2-normalised and in fp32."""
 
 
 def export(classifier: Classifier, folder: Path, int8: bool) -> None:
@@ -40,7 +42,7 @@ def export(classifier: Classifier, folder: Path, int8: bool) -> None:
         int8: Whether to quantise.
 
     Raises:
-        ModelError: The network cannot be exported.
+        ModelError: The network cannot be exported, or the graph gives other vectors than torch.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.transformers.optimizer import optimize_model
@@ -58,6 +60,7 @@ def export(classifier: Classifier, folder: Path, int8: bool) -> None:
             opt_level=0,
         )
         optimised.save_model_to_file(str(fused))
+        _compare(classifier, fused)
         if int8:
             logging.getLogger().addFilter(_quiet)  # it advises on convolutions, unasked
             quantize_dynamic(
@@ -70,7 +73,8 @@ def export(classifier: Classifier, folder: Path, int8: bool) -> None:
                 extra_options={"DefaultTensorType": 1},  # float, for operators of Microsoft's own
             )
     except Exception as error:  # each library raises its own
-        raise ModelError(f"ONNX export: {str(error).splitlines()[0]}") from error
+        said = str(error).strip() or type(error).__name__
+        raise ModelError(f"ONNX export: {said.splitlines()[0]}") from error
     finally:
         logging.getLogger().removeFilter(_quiet)
         plain.unlink(missing_ok=True)
@@ -119,6 +123,26 @@ def _trace(classifier: Classifier, target: Path) -> None:
             )
     finally:
         network.set_attn_implementation(attention)
+
+
+def _compare(classifier: Classifier, file: Path) -> None:
+    """Raise ValueError if the graph's vectors of sequences of other shapes are not torch's."""
+    encoder, info = classifier.torch_encoder, classifier.info
+    chance = np.random.default_rng(0)
+    vocabulary = encoder.model.config.vocab_size
+    ids = [
+        chance.integers(0, vocabulary, length).tolist()
+        for length in (1, 5, min(info.text.max_tokens, 64))
+    ]
+    tokens = Tokens(ids, encoder.tokenizer.pad_token_id or 0)
+    key = info.layer, info.pooling
+    graph = OnnxEncoder(file, encoder.tokenizer, info.text, *key)
+    difference = np.abs(
+        graph.encode(tokens, [info.layer], [info.pooling])[key]
+        - encoder.encode(tokens, [info.layer], [info.pooling])[key]
+    ).max()
+    if not difference <= _SAME:
+        raise ValueError(f"its vectors differ from those of torch by {difference:.2g}")
 
 
 class OnnxEncoder:
