@@ -34,7 +34,7 @@ from rich.table import Table  # noqa: E402
 from bench import rivals  # noqa: E402
 from bench.growth import growth  # noqa: E402
 from bench.uncut import Fitted, fit_uncut  # noqa: E402
-from tamis.models.classifier import digest  # noqa: E402
+from tamis.models.classifier import digest, read_info  # noqa: E402
 from tamis.scoring.backends.choose import machine  # noqa: E402
 from tamis.scoring.backends.folder import load_backend  # noqa: E402
 from tamis.scoring.cascade import load_cascade  # noqa: E402
@@ -86,7 +86,8 @@ def prepare(name: str, task_file: str, inputs: Sequence[str]) -> Prepared:
     subprocess.run([*command, str(found)], env=environment, check=True)
     facts = json.loads(found.read_text(encoding="utf-8"))
     task = load_task(task_file)
-    taught = read_taught(facts["taught"])
+    seen = read_info(facts["model"]).trained_on
+    taught = read_taught(facts["taught"], {*seen.train, *seen.validation})
     train, _, test = map(taught.take, part(len(taught.texts), task.scoring.cascade, task.seed))
     return Prepared(
         task, Path(facts["model"]), Path(facts["backend"]), facts["margin"],

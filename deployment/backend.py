@@ -131,6 +131,8 @@ def _choose(
     found = choosing.choose(
         Path(plan.model_dir), home / "exports", judged, settings.gate, plan.scale
     )
+    if found.kept < settings.gate.min_kept:  # the next corpus may have more to judge on
+        return found
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix="tmp-") as folder:
         staged = Path(folder) / path.name

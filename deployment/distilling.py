@@ -16,12 +16,19 @@ from deployment.registry import Registry
 from tamis import html
 from tamis.config import Strict
 from tamis.errors import DataError, UsageError
-from tamis.fingerprint import sha256_of
-from tamis.models.classifier import digest
+from tamis.fingerprint import code_fingerprint, sha256_of
+from tamis.models.classifier import digest, read_info
 from tamis.scoring.backends.choose import BackendChoice
 from tamis.scoring.backends.folder import export
 from tamis.scoring.cascade import Cascade
-from tamis.scoring.distill import Request, Taught, distill, read_taught, teach
+from tamis.scoring.distill import (
+    Request,
+    Taught,
+    distill,
+    read_taught,
+    sample_plan,
+    teach,
+)
 from tamis.scoring.distill_report import DistillReport
 from tamis.scoring.filter_run import shards_fingerprint
 from tamis.scoring.plan import LoadScorer, SiftPlan
@@ -117,11 +124,14 @@ def score_sample(task: Task, request: DistillRequest, home: Path) -> TaughtSampl
     plan = model_plan(task, request.corpus, home)
     corpus = shards_fingerprint(shards)
     documents = task.scoring.cascade.documents
-    facts = (digest(plan.model_dir), corpus, str(documents), str(task.seed),
-             task.filter.model_dump_json(), task.corpus.model_dump_json())  # fmt: skip
+    # All that the rows hang on: whatever changes begins another sample, and no resume is refused.
+    wanted = sample_plan(plan, "", 1.0, task.seed)
+    facts = (digest(plan.model_dir), plan.model_version, corpus, str(documents), str(task.seed),
+             wanted.filter.model_dump_json(), task.corpus.model_dump_json(),
+             code_fingerprint())  # fmt: skip
     output = str(home / "taught" / task.name / sha256_of(facts)[:16])
     share = teach(plan, shards, documents, output, task.seed, engine_of(request.corpus))
-    taught = read_taught(output)
+    taught = read_taught(output, fitted_on(plan.model_dir))
     return TaughtSample(
         output=output,
         documents=len(taught.texts),
@@ -153,14 +163,22 @@ def threshold_of(taught: Taught, keep: Keep, share: float, plan: SiftPlan) -> fl
         return keep.value
     if keep.kind == "top_share":
         return round(float(np.quantile(taught.scores, 1 - keep.value)), 6)
-    order = np.argsort(-taught.scores, kind="stable")
-    within = np.cumsum(taught.tokens[order]) <= keep.value * share
-    if not within.any():
+    scores, place = np.unique(-taught.scores, return_inverse=True)
+    # Documents of one score are kept together, or not at all.
+    above = np.cumsum(np.bincount(place, weights=taught.tokens))
+    within = int((above <= keep.value * share).sum())
+    if not within:
         raise UsageError(
             f"--token-budget: given {keep.value:,.0f}; allowed: at least about "
-            f"{taught.tokens[order[0]] / share:,.0f}, which documents like the best one have"
+            f"{above[0] / share:,.0f}, which documents like the best one have"
         )
-    return round(float(taught.scores[order[int(within.sum()) - 1]]), 6)
+    return round(-float(scores[within - 1]), 6)
+
+
+def fitted_on(model_dir: str) -> frozenset[str]:
+    """Ids of the documents that a classifier was fitted on or chosen by."""
+    seen = read_info(model_dir).trained_on
+    return frozenset((*seen.train, *seen.validation))
 
 
 @dataclass(frozen=True)
@@ -173,7 +191,8 @@ class _Sides:
 
 def _sides(task: Task, request: DistillRequest, sample: TaughtSample, home: Path) -> _Sides:
     wanted = request.corpus.model_copy(update={"threshold": sample.threshold})
-    return _Sides(model_plan(task, wanted, home), read_taught(sample.output))
+    plan = model_plan(task, wanted, home)
+    return _Sides(plan, read_taught(sample.output, fitted_on(plan.model_dir)))
 
 
 def choose_backend(

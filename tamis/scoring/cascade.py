@@ -172,8 +172,8 @@ class Cascade:
     def fingerprint(self) -> str:
         """sha256 over what decides its scores, in hexadecimal."""
         facts = self.info.model_dump_json(exclude={"student_sha256"})
-        weights = self.student.weight.tobytes() + np.float64(self.student.bias).tobytes()
-        return hashlib.sha256(f"{facts} {self.audit}".encode() + weights).hexdigest()
+        learned = (array.tobytes() for _, array in sorted(self.student.arrays().items()))
+        return hashlib.sha256(f"{facts} {self.audit}".encode() + b"".join(learned)).hexdigest()
 
 
 def load_cascade(folder: Path, encoder: str, audit: float) -> Cascade:

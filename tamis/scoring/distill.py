@@ -9,7 +9,7 @@ chooses the band, one judges the result.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,10 +136,18 @@ def teach(
     return share
 
 
-def read_taught(output: str) -> Taught:
-    """The distinct documents of a scored sample, in the order of the corpus."""
+def read_taught(output: str, leave_out: Collection[str] = ()) -> Taught:
+    """The distinct documents of a scored sample, in the order of the corpus.
+
+    Args:
+        output: Where ``teach`` put it.
+        leave_out: Ids of documents that the encoder was trained on: it is surer about them than
+            about others.
+    """
     rows: dict[str, tuple[float, int]] = {}
     for row in read_output(output, "kept"):
+        if row["id"] in leave_out:
+            continue
         rows.setdefault(row["text"], (row["score"], row["tokens"]))
     return Taught(
         list(rows),

@@ -7,13 +7,14 @@ Hinton, Vinyals and Dean 2015, section 2, with a regression target).
 
 The regression is not on the score but on its hyperbolic tangent around the threshold: whether a
 document far from it scores a little more or less decides nothing, and weights are not spent on
-that. Predictions are turned back, so that the student's scores are on the encoder's scale.
+that. Predictions are turned back, and mapped by a rising line to what the encoder says of documents
+with such a score (``score_calibration``), so that the student's scores mean what the encoder's do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,12 @@ from safetensors.numpy import load_file, save_file
 
 from tamis.config import Strict
 from tamis.errors import ModelError
+from tamis.models.score_calibration import (
+    IDENTITY,
+    ScoreMap,
+    fit_score_map,
+    take_score_map,
+)
 from tamis.target import Floats
 
 FILE = "student.safetensors"
@@ -61,12 +68,14 @@ class Student:
         weight: One for each column (2^bits,), float32, for the tangent of the score.
         bias: Added to their sum.
         scale: Lowest and highest score; others are clipped.
+        score_map: From its own scores to the encoder's.
     """
 
     settings: StudentSettings
     weight: NDArray[np.float32]
     bias: float
     scale: tuple[float, float]
+    score_map: ScoreMap = IDENTITY
 
     @cached_property
     def _vectorizer(self) -> Any:
@@ -82,12 +91,16 @@ class Student:
         turned = np.asarray(columns @ self.weight + self.bias, dtype=np.float64)
         inside = np.clip(turned, -_MOST, _MOST)
         found = self.settings.threshold + self.settings.width * np.arctanh(inside)
-        return np.clip(found, *self.scale)
+        return self.score_map(np.clip(found, *self.scale))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that was learned, by name."""
+        bias = np.array([self.bias], dtype=np.float64)
+        return {"weight": self.weight, "bias": bias, **self.score_map.arrays()}
 
     def save(self, folder: Path) -> None:
         """Write the weights."""
-        bias = np.array([self.bias], dtype=np.float64)
-        save_file({"weight": self.weight, "bias": bias}, folder / FILE)
+        save_file(self.arrays(), folder / FILE)
 
 
 def load_student(folder: Path, settings: StudentSettings, scale: tuple[float, float]) -> Student:
@@ -98,6 +111,7 @@ def load_student(folder: Path, settings: StudentSettings, scale: tuple[float, fl
     """
     try:
         arrays = load_file(folder / FILE)
+        score_map = take_score_map(arrays)
         weight, bias = arrays["weight"], float(arrays["bias"][0])
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder / FILE} cannot be read: {first_line(error)}") from None
@@ -108,7 +122,7 @@ def load_student(folder: Path, settings: StudentSettings, scale: tuple[float, fl
         raise ModelError(f"{folder / FILE} has {shape} weights, not 2^{settings.bits}")
     if weight.dtype != np.float32 or not np.isfinite(weight).all() or not np.isfinite(bias):
         raise ModelError(f"{folder / FILE}: its weights are not all finite numbers in float32")
-    return Student(settings, weight, bias, scale)
+    return Student(settings, weight, bias, scale, score_map)
 
 
 def first_line(error: Exception) -> str:
@@ -164,7 +178,9 @@ def fit_folds(
         inside, outside = fold != number, fold == number
         part = _fit(columns[inside], scores[inside], settings, scale)
         unseen[outside] = part._scores(columns[outside])
-    return _fit(columns, scores, settings, scale), unseen
+    score_map = fit_score_map(unseen, scores, scale).score_map
+    student = replace(_fit(columns, scores, settings, scale), score_map=score_map)
+    return student, score_map(unseen)
 
 
 def _fit(

@@ -67,15 +67,12 @@ AUDIT = "scoring.cascade.audit=0.3"
 CORPUS = ["--input", "corpus", "-j", "1"]
 RUNS = {
     "train": ["train"],
-    "filter before": ["filter", *CORPUS, "--output", "before"],
     "distill": ["distill", *CORPUS],
     "distill again": ["distill", *CORPUS],
     "filter": ["filter", *CORPUS, "--output", "out"],
-    "filter again": ["filter", *CORPUS, "--output", "out"],
     "encoder only": ["filter", *CORPUS, "--output", "alone", "--encoder-only"],
     "other threshold": ["filter", *CORPUS, "--output", "lower", "--threshold", "2"],
     "resume alone": ["filter", *CORPUS, "--output", "out", "--encoder-only"],
-    "resume before": ["filter", *CORPUS, "--output", "before"],
     "resume audited": ["filter", *CORPUS, "--output", "out", "--set", AUDIT],
     "train another": ["train", "--set", "text.max_tokens=24"],
     "filter with another": ["filter", *CORPUS, "--output", "other", "--version", "2"],
@@ -135,7 +132,6 @@ def ran(home):
     assert done.returncode == 0, done.stderr
     outcomes = [Outcome(*each) for each in json.loads((home / "done.json").read_text())]
     return dict(zip(RUNS, outcomes, strict=True))
-
 
 
 def scored(home, name):
@@ -209,17 +205,10 @@ def test_its_decisions_are_nearly_those_of_the_encoder(ran, home):
     assert len(kept & right) / len(right) > 0.9 and len(kept & right) / len(kept) > 0.88
 
 
-def test_a_filter_that_is_done_is_left_as_it_is(ran):
-    again = ran["filter again"]
-    assert again.code == 0, again.err
-    assert again.result["counts"] == ran["filter"].result["counts"]
-
-
 def test_the_encoder_alone_where_asked_for(ran, home):
     done = ran["encoder only"]
     assert done.code == 0 and "encoder alone, as asked for" in done.out
     assert all(row["student_score"] is None for row in scored(home, "alone").values())
-    assert done.result["counts"]["kept"] == ran["filter before"].result["counts"]["kept"]
     assert read_report(str(home / "alone")).summary.audit.sent == 0
 
 
@@ -229,11 +218,10 @@ def test_the_encoder_alone_at_another_threshold(ran, home):
     assert "encoder alone: the cascade was calibrated for the threshold" in done.out
     assert "not 2;" in done.out and done.result["threshold"] == 2
     assert all(row["student_score"] is None for row in scored(home, "lower").values())
-    assert done.result["counts"]["kept"] > ran["filter before"].result["counts"]["kept"]
+    assert done.result["counts"]["kept"] > ran["encoder only"].result["counts"]["kept"]
 
 
 def test_another_version_does_not_take_over_the_cascade(ran, home):
-    assert "no cascade was distilled for this model" in ran["filter before"].out
     assert ran["train another"].result["model_version"] == "2"
     done = ran["filter with another"]
     assert done.code == 0, done.err
@@ -245,7 +233,6 @@ def test_another_version_does_not_take_over_the_cascade(ran, home):
     ("name", "code", "part"),
     [
         ("resume alone", 2, "(cascade is not given, was "),
-        ("resume before", 2, "was not given)"),
         ("resume audited", 2, "cascade is "),
         ("unknown version", 2, "given version '9'; allowed: 1, 2"),
         ("too small", 1, "a student needs at least 10 on either side"),

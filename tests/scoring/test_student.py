@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from tamis.errors import ModelError
+from tamis.models.score_calibration import IDENTITY
 from tamis.scoring import student as module
 from tamis.scoring.student import FILE, Student, StudentSettings, fit_folds, load_student
 
@@ -46,6 +48,19 @@ def test_learns_planted_words(fitted):
     assert np.corrcoef(unseen, planted()[1])[0, 1] > 0.7
     best, worst = student.score(["gold0 gold1 gold2 gold3", "lead0 lead1 lead2 lead3"])
     assert best > SETTINGS.threshold > worst
+
+
+def test_scores_mean_what_the_encoders_do(fitted):
+    student, unseen = fitted
+    texts, scores = planted(1_000, seed=4)
+    found = student.score(texts)
+    assert abs(found.mean() - scores.mean()) < 0.15
+    for low in (0, 1, 2, 3, 4):
+        alike = (low <= found) & (found < low + 1)
+        assert abs(found[alike].mean() - scores[alike].mean()) < 0.35
+    raw = replace(student, score_map=IDENTITY).score(texts)
+    assert (np.argsort(raw) == np.argsort(found)).all()
+    assert abs(unseen.mean() - planted()[1].mean()) < 0.05
 
 
 def test_weights_follow_from_data_and_seed(fitted):
@@ -137,7 +152,9 @@ def test_a_saved_student_is_the_same(fitted, tmp_path):
     student.save(tmp_path)
     loaded = load_student(tmp_path, student.settings, student.scale)
     assert loaded.weight.tobytes() == student.weight.tobytes()
-    assert loaded.bias == student.bias
+    assert loaded.bias == student.bias and not loaded.score_map.is_identity
+    arrays, again = student.arrays(), loaded.arrays()
+    assert arrays.keys() == again.keys() and all((arrays[k] == again[k]).all() for k in arrays)
     texts, _ = planted(30, seed=3)
     assert loaded.score(texts).tobytes() == student.score(texts).tobytes()
     settings = StudentSettings.model_validate_json(json.dumps(student.settings.model_dump()))
@@ -168,6 +185,8 @@ FULL, BIAS = np.zeros(2**12, dtype=np.float32), np.zeros(1)
         (_weights(weight=FULL, bias=np.zeros(0)), "does not hold the weights of a student"),
         (_weights(weight=FULL, bias=np.array(1.0)), "does not hold the weights of a student"),
         (_weights(weight=FULL, bias=np.zeros((1, 2))), "does not hold the weights of a student"),
+        (_weights(weight=FULL, bias=BIAS, score_map_x=FULL), "does not hold the weights"),
+        (_weights(weight=FULL, bias=BIAS, score_map_x=FULL, score_map_y=FULL), "does not hold"),
         (_weights(weight=FULL[:-1], bias=BIAS), "has 4095 weights, not 2^12"),
         (_weights(weight=FULL.reshape(64, 64), bias=BIAS), "has 64 x 64 weights, not 2^12"),
         (_weights(weight=FULL.astype(np.float64), bias=BIAS), "finite numbers in float32"),

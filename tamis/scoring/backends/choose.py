@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 REFERENCE: BackendName = "torch"
 _ROUNDS = 3
 _SECONDS = 1.0
-"""How long a backend is measured, at least, in each round."""
+"""How long the reference is measured in each round; the others with the same documents."""
 CHECKED = 0.99
 """Of the differences to fp32, the quantile that is the margin of what is checked."""
 _FIRST = 16
@@ -206,12 +206,9 @@ def choose(
             reason = Reason(check="gate", passed=True, detail="It is the reference.")
             trials.append(_trial(name, speeds[name], reason))
         elif speeds[name] <= best:
-            told = (
-                "the reference" if speeds[name] <= speeds[REFERENCE] else f"{found}, which passed"
-            )
-            reason = Reason(
-                check="speed", passed=False, detail=f"Not judged: it is not faster than {told}."
-            )
+            than = REFERENCE if speeds[name] <= speeds[REFERENCE] else f"{found}, which passed"
+            told = f"Not judged: it is not faster than {than}."
+            reason = Reason(check="speed", passed=False, detail=told)
             trials.append(_trial(name, speeds[name], reason))
         else:
             try:
@@ -340,35 +337,37 @@ def _measure(
 
     clock = time.perf_counter if gpu else time.process_time
     threads = torch.get_num_threads()
-    best: dict[BackendName, float] = {}
+    done: dict[BackendName, list[float]] = {name: [] for name in loaded}
     failed: list[Trial] = []
 
     def measure(name: BackendName, documents: int) -> None:
         try:
-            speed = _speed(loaded[name], _first(tokens, documents), clock)
+            done[name].append(_speed(loaded[name], _first(tokens, documents), clock))
         except Exception as error:  # a backend that fails is one that is not taken
             if name == REFERENCE:
                 raise
             failed.append(_failed(name, error))
-            best.pop(name, None)
-        else:
-            best[name] = max(best.get(name, 0.0), speed)
+            del done[name]
 
     try:
         for name, classifier in loaded.items():
             classifier.use_threads(1)
             measure(name, _FIRST)  # compiles, allocates
-            if name in best:
+            if name in done:
                 measure(name, _FIRST)
+        first = {name: speeds[1] / done[REFERENCE][1] for name, speeds in done.items()}
+        # The same documents for all, since their lengths differ.
+        documents = max(_FIRST, int(done[REFERENCE][1] * _SECONDS))
         for _ in range(_ROUNDS):
-            for name in list(best):
-                if best[name] < best[REFERENCE] / 2:
-                    continue  # a second more would not save it
-                measure(name, max(_FIRST, int(best[name] * _SECONDS)))
+            for name in list(done):
+                if first[name] >= 0.5:  # a second more would not save the others
+                    measure(name, documents)
     finally:
         torch.set_num_threads(threads)
         for classifier in loaded.values():
             classifier.use_threads(0)
+    reference = max(done[REFERENCE][2:])
+    best = {name: max(speeds[2:], default=first[name] * reference) for name, speeds in done.items()}
     return best, failed
 
 

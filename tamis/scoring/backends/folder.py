@@ -91,7 +91,8 @@ def _export(model_dir: Path, backend: BackendName, source: str, target: Path) ->
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARK)
+    mark = folder / MARK
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != mark)
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
@@ -147,8 +148,8 @@ def _onnx(folder: Path, light: bool) -> Classifier:
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder / "backbone", local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{folder}: {str(error).splitlines()[0]}") from None
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"{folder}: tokenizer: {str(error).splitlines()[0]}") from None
     encoder, exact = (
         OnnxEncoder(folder / name, tokenizer, info.text, info.layer, info.pooling)
         for name in (FILE, EXACT)

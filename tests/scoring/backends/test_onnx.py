@@ -142,7 +142,7 @@ def test_int8_is_close_and_fp32_lies_beside_it(classifier, graphs):
     np.testing.assert_allclose(exact, expected, atol=1e-5)
     coarse = graph.encoder.encode(tokens, [3], ["mean"])[key]
     cosine = (coarse * expected).sum(axis=1)
-    assert 0.98 < cosine.min()
+    assert cosine.min() > 0.98
     assert np.abs(coarse - expected).max() > 1e-3
 
 
@@ -339,7 +339,7 @@ def test_it_runs_without_torch_and_transformers(classifier, tmp_path, backend):
     heavy, values = json.loads(run.stdout)
     assert heavy == []
     np.testing.assert_allclose(values, classifier.score(TEXTS).values, atol=1e-4)
-    np.testing.assert_allclose(load_backend(folder).exact is None, backend == "onnx")
+    assert (load_backend(folder).exact is None) == (backend == "onnx")
 
 
 @st.composite
