@@ -90,7 +90,7 @@ class Attached(BaseModel):
     Attributes:
         task: The task.
         version: Version of the model.
-        digest: sha256 over the cascade's files.
+        digest: sha256 over what decides the cascade's scores.
         band: Student scores that go to the encoder; None is open.
         promised: Whether a band could be certified; without, the encoder decides alone.
         reason: How, or why not.
@@ -243,7 +243,8 @@ def attach(
         cascade.save(folder)
         (folder / "report.json").write_text(report.model_dump_json(indent=1), "utf-8")
         (folder / "report.html").write_text(report.to_html(), "utf-8")
-        found = registry.attach(version, folder, NAME, {
+        found = cascade.fingerprint
+        registry.attach(version, folder, NAME, found, {
             "cascade_threshold": f"{cascade.info.threshold:.6g}",
             "cascade_promised": str(report.calibration.band is not None).lower(),
         })  # fmt: skip

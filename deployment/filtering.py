@@ -166,7 +166,7 @@ def _cascade(
     cascade = load_cascade(folder, digest(plan.model_dir), task.scoring.cascade.audit)
     info = cascade.info
     if info.band.sends_everything:
-        return None, "encoder alone: no band could be certified for the cascade"
+        return None, "encoder alone: no band that spares it anything could be certified"
     if request.threshold is not None and abs(request.threshold - info.threshold) > 1e-6:
         return None, (
             f"encoder alone: the cascade was calibrated for the threshold {info.threshold:.4g}, "

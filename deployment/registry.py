@@ -154,22 +154,20 @@ class Registry:
         )
         return self.get(task, registered.version), True
 
-    def attach(self, version: Version, folder: Path, name: str, tags: dict[str, str]) -> str:
+    def attach(
+        self, version: Version, folder: Path, name: str, fingerprint: str, tags: dict[str, str]
+    ) -> None:
         """Keep a folder with a version: its files go beside those of the run that logged it.
 
         Args:
             version: That it belongs to.
             folder: Whose files to keep.
             name: Of what it is, such as ``cascade``; the newest of a name is the one that counts.
-            tags: What is recorded with the version, besides the folder's digest under ``name``.
-
-        Returns:
-            The digest.
+            fingerprint: Of what is in it, recorded under ``name``.
+            tags: What is recorded with the version besides.
         """
-        found = digest(folder)
-        self.client.log_artifacts(version.run_id, str(folder), f"{name}/{found[:16]}")
-        self.tag(version, {name: found, **tags})
-        return found
+        self.client.log_artifacts(version.run_id, str(folder), f"{name}/{fingerprint[:16]}")
+        self.tag(version, {name: fingerprint, **tags})
 
     def download_attached(self, version: Version, name: str, cache: Path) -> Path | None:
         """A local folder with what was last attached under a name; None where nothing was."""

@@ -221,7 +221,7 @@ def describe(info: CascadeInfo) -> str:
     low, high = info.band.edges
     promise: Any = info.promise
     return (
-        f"student decides below {low:.3f} and from {high:.3f} on; promised recall >= "
+        f"threshold {info.threshold:.3f}; the student decides below {low:.3f} and from {high:.3f} on; promised recall >= "
         f"{promise.recall:g} and precision >= {promise.precision:g} with {promise.confidence:.0%} "
         "confidence"
     )

@@ -84,7 +84,7 @@ class SiftPlan:
         threads: Threads of torch in each worker; 0 leaves torch's own choice.
         load: Importable function that makes a scorer of ``model_dir``.
         sample: Most rows of each shard; 0 takes all.
-        share: Share of the rows to take, drawn by a hash of shard and row.
+        share: Share of the texts to take, drawn by their hash.
         seed: Of that draw.
         cascade: Decides what the encoder need not see; None where it sees everything.
         run: Short name of this run of the output, in the names of its files where old
@@ -117,12 +117,13 @@ class SiftPlan:
         """
         rows = read_shard(shard, self.columns, self.limits, self.filter.html)
         if self.share < 1:
-            salt = xxh3_64_intdigest(shard.name.encode(errors="replace"), self.seed)
-            rows = (row for row in rows if self._drawn(salt, row))
+            rows = filter(self._drawn, rows)
         return islice(rows, self.sample) if self.sample else rows
 
-    def _drawn(self, salt: int, row: Document | Quarantined) -> bool:
-        return xxh3_64_intdigest(row.row.to_bytes(8, "big"), salt) < self.share * 2**64
+    def _drawn(self, row: Document | Quarantined) -> bool:
+        # By text: one that is there often is no likelier to be drawn.
+        text = row.text.encode(errors="surrogatepass") if isinstance(row, Document) else row.raw
+        return xxh3_64_intdigest(text, self.seed) < self.share * 2**64
 
     @property
     def dedup_corpus(self) -> bool:
