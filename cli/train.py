@@ -72,7 +72,11 @@ def _plan(task: Task) -> list[tuple[str, object]]:
         ("sources", ", ".join(source.kind for source in task.sources)),
         ("target", task.target.model_dump_json()),
         ("model", f"{task.model.family}, {task.model.train}"),
-        ("text", f"{task.text.max_characters} characters, {task.text.max_tokens} tokens"),
+        (
+            "text",
+            f"{task.text.long}, {task.text.max_characters} characters, "
+            f"{task.text.max_tokens} tokens",
+        ),
         ("metric", task.metric),
         ("gate", f"floor {task.gate.floor}, better than {', '.join(task.gate.beat)}"),
         ("seed", task.seed),

@@ -78,6 +78,7 @@ class ModelFacts(_Frozen):
         head: What is on top.
         max_tokens: Tokens read of a document.
         max_characters: Characters read of a document, before tokens.
+        long: What is read of a document that does not fit: ``text.long``, in words.
         parameters: Number of parameters, where known.
     """
 
@@ -89,6 +90,7 @@ class ModelFacts(_Frozen):
     head: str
     max_tokens: int
     max_characters: int
+    long: str = "the beginning"
     parameters: int | None = None
 
 
@@ -152,8 +154,8 @@ def _limits(given: CardInput) -> list[str]:
     if given.data.labels.made_by == "unknown":
         found.append("Who made the labels is not known.")
     found.append(
-        f"Only the first {given.model.max_characters} characters and {given.model.max_tokens} "
-        f"tokens of a document are read."
+        f"Of a document only {given.model.long} is read, up to {given.model.max_characters} "
+        f"characters and {given.model.max_tokens} tokens at a time."
     )
     level = [name for name, own in e.gains.items() if not own[e.metric].low > 0]
     if level:
@@ -210,7 +212,8 @@ def _markdown(given: CardInput, limits: Sequence[str]) -> str:
                 "Layer": "" if model.layer is None else str(model.layer),
                 "Pooling": model.pooling,
                 "Head": model.head,
-                "Reads": f"{model.max_characters} characters, then {model.max_tokens} tokens",
+                "Reads": f"{model.long}; {model.max_characters} characters, "
+                f"then {model.max_tokens} tokens",
                 "Parameters": "" if model.parameters is None else f"{model.parameters:,}",
                 "Licence": given.licence,
             }

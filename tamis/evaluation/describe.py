@@ -20,6 +20,13 @@ from tamis.models.classifier import ClassifierInfo
 from tamis.models.settings import HubBackbone, PackageBackbone
 from tamis.task import Task
 
+_LONG = {
+    "head": "the beginning",
+    "head_tail": "the beginning and the end",
+    "windows_mean": "up to {windows} windows (their mean)",
+    "windows_max": "up to {windows} windows (their maximum)",
+}
+
 
 def describe(
     task: Task,
@@ -74,6 +81,7 @@ def describe(
                 head=info.head,
                 max_tokens=info.text.max_tokens,
                 max_characters=info.text.max_characters,
+                long=_LONG[info.text.long].format(windows=info.text.windows),
             ),
             evaluation=evaluation,
             code_version=code_version,

@@ -221,7 +221,7 @@ def describe(info: CascadeInfo) -> str:
     low, high = info.band.edges
     promise: Any = info.promise
     return (
-        f"threshold {info.threshold:.3f}; the student decides below {low:.3f} and from {high:.3f} on; promised recall >= "
-        f"{promise.recall:g} and precision >= {promise.precision:g} with {promise.confidence:.0%} "
-        "confidence"
+        f"threshold {info.threshold:.3f}; student decides below {low:.3f} and from {high:.3f} on; "
+        f"promised recall >= {promise.recall:g} and precision >= {promise.precision:g} with "
+        f"{promise.confidence:.0%} confidence"
     )

@@ -1,8 +1,9 @@
 """Make a cascade for a corpus: score a sample, fit a student, certify a band.
 
-The sample is drawn from the whole corpus by a hash of the text, and scored by the fp32 encoder in an ordinary filter run that keeps everything: it resumes, and what is scored
-once stays there. Its distinct documents are parted at random: one part teaches the student, one
-chooses the band, one judges the result.
+The sample is drawn from the whole corpus by a hash of the text, and scored by the fp32 encoder in
+an ordinary filter run that keeps everything: it resumes, and what is scored once stays there. Its
+distinct documents are parted at random: one part teaches the student, one chooses the band, one
+judges the result.
 """
 
 from __future__ import annotations

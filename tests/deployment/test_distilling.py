@@ -189,13 +189,12 @@ class Keeps:
     def get(self, task, version):
         return SimpleNamespace(name=task, version=version, tags=self.tags)
 
-    def attach(self, version, folder, name, tags):
+    def attach(self, version, folder, name, fingerprint, tags):
         target = self.folder / name
         target.mkdir(exist_ok=True)
         for file in folder.iterdir():
             (target / file.name).write_bytes(file.read_bytes())
-        self.tags.update({name: "d" * 64, **tags})
-        return "d" * 64
+        self.tags.update({name: fingerprint, **tags})
 
     def download_attached(self, version, name, cache):
         return self.folder / name if name in self.tags else None
@@ -225,9 +224,9 @@ def test_a_cascade_is_kept_with_its_reports(registry, made, tmp_path):
     cascade, report = made
     found = attach_to("7", cascade, report, tmp_path)
     assert (found.task, found.version, found.promised) == ("toy", "7", True)
-    assert found.band == cascade.info.band.edges and found.digest == "d" * 64
+    assert found.band == cascade.info.band.edges and found.digest == cascade.fingerprint
     assert registry.tags == {
-        "cascade": "d" * 64, "cascade_threshold": "3", "cascade_promised": "true"
+        "cascade": cascade.fingerprint, "cascade_threshold": "3", "cascade_promised": "true"
     }  # fmt: skip
     folder = tmp_path / "cascade"
     assert read_cascade(folder).info.band == cascade.info.band
@@ -250,7 +249,9 @@ def test_a_filter_says_which_cascade_it_uses_or_why_none(registry, made, tmp_pat
     assert chosen() == (None, "encoder alone: no cascade was distilled for this model")
     attach_to("7", cascade, report, tmp_path)
     found, told = chosen()
-    assert found.audit == 0.25 and told.startswith("cascade: student decides below")
+    assert found.audit == 0.25 and told.startswith(
+        "cascade: threshold 3.000; student decides below"
+    )
     assert "another corpus" not in told
     assert chosen(threshold=3.0)[0] is not None
     assert chosen(encoder_only=True) == (None, "encoder alone, as asked for")
@@ -269,7 +270,7 @@ def test_a_cascade_without_a_band_leaves_the_encoder_alone(registry, tmp_path, m
     monkeypatch.setattr(filtering, "digest", lambda folder: "e" * 64)
     request = FilterRequest(inputs=("x",), output="", version="7")
     none, told = filtering._cascade(tiny_task(tmp_path), request, PLAN, tmp_path)
-    assert none is None and "no band could be certified" in told
+    assert none is None and "no band that spares it anything could be certified" in told
     assert found.reason in found.to_html() or "differs too much" in found.to_html()
 
 

@@ -176,7 +176,7 @@ def test_a_second_distillation_scores_nothing_again(ran):
 def test_a_filter_uses_the_cascade_and_says_so(ran, home):
     done = ran["filter"]
     assert done.code == 0, done.err
-    assert "cascade: student decides below" in done.out
+    assert "student decides below" in done.out
     assert done.result["threshold"] == ran["distill"].result["threshold"]
     rows, threshold = scored(home, "out"), done.result["threshold"]
     assert len(rows) == 1_500
