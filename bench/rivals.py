@@ -66,7 +66,7 @@ def sentence_transformers(folder: str, tokens: int, uncut: Uncut) -> Rival:
     from sentence_transformers import SentenceTransformer, models
 
     body = models.Transformer(folder, max_seq_length=tokens)
-    pool = models.Pooling(body.get_word_embedding_dimension(), pooling_mode="mean")
+    pool = models.Pooling(body.get_embedding_dimension(), pooling_mode="mean")
     network = SentenceTransformer(modules=[body, pool, models.Normalize()], device="cpu")
 
     def decide(texts: Sequence[str]) -> Bools:

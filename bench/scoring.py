@@ -28,6 +28,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 
 import numpy as np  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
@@ -217,15 +218,7 @@ def main() -> None:
     HOME.mkdir(parents=True, exist_ok=True)
     corpora: dict[str, tuple[str, list[str]]] = {"packages": ("edu_quality", ["packages"])}
     if given.parquet.is_file():
-        task = HOME / "legal_value.yaml"
-        task.write_text(LEGAL.format(path=given.parquet.resolve()), encoding="utf-8")
-        corpora[given.parquet.stem] = (str(task), [str(given.parquet.resolve())])
-    rows: list[dict[str, Any]] = []
-    for corpus, (task_file, inputs) in corpora.items():
-        made = prepare(corpus, task_file, inputs)
-        rows += measure(made, corpus, given.documents, given.rounds, console.print)
-        if corpus == "packages":
-            rows += growth(made, given.sizes, console.print)
+        corpora[given.parquet.stem] = second(given.parquet)
     facts = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
@@ -235,9 +228,14 @@ def main() -> None:
             for each in ("torch", "onnxruntime", "transformers", "sentence-transformers", "floret")
         },
     }
-    for row in rows:
-        row.update(facts)
-    given.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    rows: list[dict[str, Any]] = []
+    for corpus, (task_file, inputs) in corpora.items():
+        made = prepare(corpus, task_file, inputs)
+        rows += measure(made, corpus, given.documents, given.rounds, console.print)
+        if corpus == "packages":
+            rows += growth(made, given.sizes, console.print)
+        text = json.dumps([row | facts for row in rows], indent=1)
+        given.output.write_text(text + "\n", encoding="utf-8")
     timed_rows = [row for row in rows if "rounds" in row]
     show(console, timed_rows)
     for row in timed_rows:
@@ -250,16 +248,27 @@ def main() -> None:
             )
 
 
+def second(parquet: Path) -> tuple[str, list[str]]:
+    """A task on the first thousand rows of a labelled table, and the other rows as its corpus."""
+    folder = HOME / "second"
+    folder.mkdir(exist_ok=True)
+    table = pq.read_table(parquet, columns=["id", "text", "score"])
+    pq.write_table(table.slice(0, 1_000), folder / "labelled.parquet")
+    pq.write_table(table.slice(1_000).drop_columns("score"), folder / "corpus.parquet")
+    task = folder / "legal_value.yaml"
+    task.write_text(LEGAL, encoding="utf-8")
+    return str(task), [str(folder / "corpus.parquet")]
+
+
 LEGAL = """name: legal_value
 description: Legal value of web documents, 0-5.
-target: {{kind: ordinal, minimum: 0, maximum: 5, keep_at_least: 3}}
+target: {kind: ordinal, minimum: 0, maximum: 5, keep_at_least: 3}
 sources:
   - kind: files
-    path: {path}
-    columns: {{text: text, label: score}}
-    limit: 1000
-text: {{max_characters: 1800, max_tokens: 192}}
-scoring: {{cascade: {{documents: 2800}}}}
+    path: labelled.parquet
+    columns: {text: text, label: score}
+text: {max_characters: 1800, max_tokens: 192}
+scoring: {gate: {documents: 400}}
 """
 
 if __name__ == "__main__":
