@@ -61,7 +61,7 @@ def status(
 
 def _versions(name: str, metric: str, versions: list[Version]) -> Table:
     table = Table(title=f"Versions of {name}", title_justify="left", box=None, pad_edge=False)
-    for column in ("version", "alias", "gate", metric, "threshold", "data", "code"):
+    for column in ("version", "alias", "gate", metric, "threshold", "cascade", "data", "code"):
         table.add_column(column)
     for version in versions:
         tags = version.tags
@@ -71,10 +71,19 @@ def _versions(name: str, metric: str, versions: list[Version]) -> Table:
             tags.get("gate", ""),
             tags.get(metric, ""),
             tags.get("threshold", ""),
+            _cascade(tags),
             tags.get("data_fingerprint", "")[:10],
             tags.get("code_version", ""),
         )
     return table
+
+
+def _cascade(tags: dict[str, str]) -> str:
+    if "cascade" not in tags:
+        return ""
+    if tags.get("cascade_promised") != "true":
+        return "no band"
+    return f"at {tags.get('cascade_threshold', '')}"
 
 
 def _ledger(entries: list[Entry]) -> Table:
