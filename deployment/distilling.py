@@ -25,6 +25,7 @@ from tamis.scoring.distill import (
     Request,
     Taught,
     distill,
+    part,
     read_taught,
     sample_plan,
     teach,
@@ -132,12 +133,15 @@ def score_sample(task: Task, request: DistillRequest, home: Path) -> TaughtSampl
     output = str(home / "taught" / task.name / sha256_of(facts)[:16])
     share = teach(plan, shards, documents, output, task.seed, engine_of(request.corpus))
     taught = read_taught(output, fitted_on(plan.model_dir))
+    # Calibration and test documents have no say in the threshold.
+    teaching, *_ = part(len(taught.texts), task.scoring.cascade, task.seed)
+    drawn = share * len(teaching) / max(1, len(taught.texts))
     return TaughtSample(
         output=output,
         documents=len(taught.texts),
         tokens=int(taught.tokens.sum()),
         share=share,
-        threshold=threshold_of(taught, request.keep, share, plan),
+        threshold=threshold_of(taught.take(teaching), request.keep, drawn, plan),
         corpus=corpus,
     )
 
@@ -146,9 +150,9 @@ def threshold_of(taught: Taught, keep: Keep, share: float, plan: SiftPlan) -> fl
     """The score from which documents are kept.
 
     Args:
-        taught: A scored sample of the corpus.
+        taught: Scored documents, drawn at random from the corpus.
         keep: What shall be kept.
-        share: Of the corpus that was drawn.
+        share: Of the corpus that they are.
         plan: With the model's own threshold.
 
     Raises:
