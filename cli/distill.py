@@ -8,7 +8,7 @@ import typer
 
 from cli.filter import EngineName, check_engine, check_threshold, cores
 from cli.options import DryRun, ResultFile, Settings, StackName, TaskName
-from cli.select import tokens
+from cli.select import percent_of, tokens
 
 if TYPE_CHECKING:
     from deployment.distilling import DistillRequest, Keep
@@ -132,11 +132,7 @@ def _keep(threshold: float | None, top_percent: float | None, token_budget: str 
     if threshold is not None:
         return Keep(kind="threshold", value=threshold)
     if top_percent is not None:
-        if not 0 < top_percent < 100:
-            raise UsageError(
-                f"--top-percent: given {top_percent:g}; allowed: above 0 and below 100"
-            )
-        return Keep(kind="top_share", value=top_percent / 100)
+        return Keep(kind="top_share", value=percent_of(top_percent))
     if token_budget is not None:
         return Keep(kind="token_budget", value=float(tokens(token_budget)))
     return Keep()

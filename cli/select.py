@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.filter import Format, check_threshold, cores
-from cli.options import ResultFile, share
+from cli.options import ResultFile
 
 if TYPE_CHECKING:
     from tamis.scoring.select import Criterion
@@ -109,8 +109,21 @@ def _criterion(
     if threshold is not None:
         return Criterion("threshold", threshold)
     if top_percent is not None:
-        return Criterion("top_share", share("--top-percent", f"{top_percent:g}%"))
+        return Criterion("top_share", percent_of(top_percent))
     return Criterion("token_budget", tokens(token_budget or ""))
+
+
+def percent_of(given: float) -> float:
+    """The share that ``--top-percent`` names.
+
+    Raises:
+        UsageError: It keeps all or nothing.
+    """
+    from tamis.errors import UsageError
+
+    if not 0 < given < 100:
+        raise UsageError(f"--top-percent: given {given:g}; allowed: above 0 and below 100")
+    return given / 100
 
 
 def tokens(given: str) -> int:

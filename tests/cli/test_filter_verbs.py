@@ -134,9 +134,9 @@ def test_select_takes_one_criterion(tell, scored, tmp_path, name):
     [
         (["--threshold", "9"], "--threshold: given 9; allowed: above 0 and at most 5"),
         (["--threshold", "nan"], "--threshold: given nan"),
-        (["--top-percent", "101"], "--top-percent: given '101%'"),
-        (["--top-percent=-3"], "--top-percent: given '-3%'"),
-        (["--top-percent", "nan"], "--top-percent: given 'nan%'"),
+        (["--top-percent", "101"], "--top-percent: given 101;"),
+        (["--top-percent=-3"], "--top-percent: given -3;"),
+        (["--top-percent", "nan"], "--top-percent: given nan;"),
         (["--token-budget", "plenty"], "--token-budget: given 'plenty'; allowed: tokens such as"),
         (["--token-budget", "0"], "--token-budget: given '0'"),
         (["--token-budget", "9" * 400], "--token-budget: given"),
