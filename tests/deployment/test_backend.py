@@ -50,7 +50,13 @@ def asked(monkeypatch):
         trial = Trial(backend="onnx", speed=2.0, margin=0.1, decision=Decision.of([]))
         told = f"Choice {len(calls)}."
         return BackendChoice(
-            backend="onnx", reason=told, source="s", machine="m", documents=50, trials=(trial,)
+            backend="onnx",
+            reason=told,
+            source="s",
+            machine="m",
+            documents=50,
+            kept=20,
+            trials=(trial,),
         )
 
     monkeypatch.setattr(backends.choosing, "choose", choose)
@@ -137,6 +143,16 @@ def test_the_choice_is_kept_and_read_back(model, shards, home, asked):
     assert backend_by(plan_of(model), ["a"], np.zeros(1), AUTO, home, 0) == found
     assert backend_for(plan_of(model, np.float64(3.0)), shards, AUTO, home, 0) == found
     assert len(asked) == 1
+
+
+def test_a_choice_on_too_few_kept_documents_is_not_kept(model, shards, home, asked, monkeypatch):
+    measured = backends.choosing.choose
+    few = lambda *given: measured(*given).model_copy(update={"kept": GATE.min_kept - 1})  # noqa: E731
+    monkeypatch.setattr(backends.choosing, "choose", few)
+    backend_for(plan_of(model), shards, AUTO, home, 0)
+    assert not (home / "backends").exists()  # the next corpus may have more to judge on
+    backend_for(plan_of(model), shards, AUTO, home, 0)
+    assert len(asked) == 2
 
 
 def test_a_choice_is_of_a_model_threshold_gate_and_machine(model, shards, home, asked, monkeypatch):
