@@ -11,14 +11,15 @@ from pydantic import BaseModel, ConfigDict
 from deployment.backend import backend_for
 from deployment.registry import Registry
 from tamis.config import Items, Strict
-from tamis.corpus.manifest import is_output
+from tamis.corpus.manifest import is_output, read_run
 from tamis.corpus.output import require_same
 from tamis.corpus.pool import EMBEDDED, pool_shards
 from tamis.corpus.readers import Shard, list_shards
+from tamis.corpus.store import open_store
 from tamis.corpus.writers import OutputFormat
 from tamis.engine.base import Engine
 from tamis.engine.local import LocalEngine
-from tamis.errors import DataError, UsageError
+from tamis.errors import DataError, ResumeRefused, UsageError
 from tamis.models.classifier import digest, read_info
 from tamis.scoring.backends.choose import BackendChoice, machine
 from tamis.scoring.backends.folder import export
@@ -189,7 +190,14 @@ def check(task: Task, request: FilterRequest, home: Path) -> None:
     if not request.fresh and is_output(request.output):
         plan, scoring = plan_of(task, request, home)
         fingerprint = run_fingerprint(plan, shards, _parts(task, request, scoring))
-        require_same(request.output, fingerprint)
+        try:
+            require_same(request.output, fingerprint)
+        except ResumeRefused as error:
+            begun = read_run(open_store(request.output)).fingerprint
+            if scoring.cascade is None or "cascade" in begun:
+                raise
+            hint = "it was begun without a cascade, as --encoder-only does"
+            raise ResumeRefused(f"{error}; {hint}") from None
 
 
 def _parts(task: Task, request: FilterRequest, scoring: Scoring) -> dict[str, str]:

@@ -1,7 +1,16 @@
+import json
+from types import SimpleNamespace
+
 import pytest
 
-from deployment.filtering import FilterRequest, shards_of
-from tamis.errors import UsageError
+from deployment import filtering
+from deployment.filtering import FilterRequest, check, shards_of
+from tamis.corpus.readers import list_shards
+from tamis.errors import ResumeRefused, UsageError
+from tamis.scoring.filter_run import run_filter
+from tests.scoring import filter_stubs as stubs
+from tests.scoring.test_cascade import make
+from tests.tiny import tiny_task
 
 
 def test_the_embedded_pool_lies_on_one_machine(tmp_path):
@@ -11,3 +20,19 @@ def test_the_embedded_pool_lies_on_one_machine(tmp_path):
     with pytest.raises(UsageError, match="--input: given 'packages', which lies on this machine"):
         shards_of(request, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("cascade", [None, make()])
+def test_an_output_of_the_encoder_alone_says_how_to_go_on(tmp_path, monkeypatch, cascade):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}))
+    shards = list_shards([str(tmp_path / "a.jsonl")])
+    out = str(tmp_path / "out")
+    run_filter(stubs.make_plan(out), shards, progress=stubs.quiet)
+    scoring = SimpleNamespace(cascade=cascade and cascade.fingerprint)
+    plan = stubs.make_plan(out, threshold=2.5, cascade=cascade)
+    monkeypatch.setattr(filtering, "plan_of", lambda *given: (plan, scoring))
+    monkeypatch.setattr(filtering, "_parts", lambda *given: {})
+    request = FilterRequest(inputs=(str(tmp_path / "a.jsonl"),), output=out, version="1")
+    with pytest.raises(ResumeRefused) as refused:
+        check(tiny_task(tmp_path), request, tmp_path)
+    assert ("--encoder-only" in str(refused.value)) == (cascade is not None)
