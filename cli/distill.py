@@ -6,8 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.filter import EngineName, check_engine, check_threshold, cores
-from cli.options import DryRun, ResultFile, Settings, StackName, TaskName
+from cli.filter import check_engine, check_threshold, cores
+from cli.options import (
+    DryRun,
+    EncoderCpus,
+    Engine,
+    EngineName,
+    ModelVersion,
+    RayAddress,
+    ResultFile,
+    Settings,
+    StackName,
+    TaskName,
+    Threshold,
+    Workers,
+)
 from cli.select import percent_of, tokens
 
 if TYPE_CHECKING:
@@ -22,16 +35,12 @@ def distill(
         list[str] | None,
         typer.Option("--input", "-i", help="The corpus to be filtered, as for filter. Repeatable."),
     ] = None,
-    version: Annotated[
-        str | None, typer.Option("--version", help="Model version; the champion by default.")
-    ] = None,
+    version: ModelVersion = None,
     documents: Annotated[
         int | None,
         typer.Option("--documents", min=500, help="Rows for the encoder to score; 20,000."),
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option("--threshold", help="Keep from this score; the model's own.")
-    ] = None,
+    threshold: Threshold = None,
     top_percent: Annotated[
         float | None, typer.Option("--top-percent", help="Keep this share of the corpus.")
     ] = None,
@@ -39,19 +48,10 @@ def distill(
         str | None,
         typer.Option("--token-budget", help="Keep the best of the corpus up to so many: 500M."),
     ] = None,
-    engine: Annotated[
-        EngineName, typer.Option("--engine", help="Processes of this machine, or Ray.")
-    ] = EngineName.local,
-    workers: Annotated[
-        int, typer.Option("--workers", "-j", min=0, help="Shards at a time; 0: one for every core.")
-    ] = 0,
-    ray_address: Annotated[
-        str | None,
-        typer.Option("--ray-address", help="A Ray cluster; without it Ray starts on this machine."),
-    ] = None,
-    encoder_cpus: Annotated[
-        int, typer.Option("--encoder-cpus", min=1, help="On Ray without GPUs: cores of each model.")
-    ] = 1,
+    engine: Engine = EngineName.local,
+    workers: Workers = 0,
+    ray_address: RayAddress = None,
+    encoder_cpus: EncoderCpus = 1,
     settings: Settings = [],  # noqa: B006
     dry_run: DryRun = False,
     result: ResultFile = None,

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.filter import check_threshold, cores
-from cli.options import ResultFile, Settings, StackName, TaskName
+from cli.options import (
+    EncoderOnly,
+    ModelVersion,
+    ResultFile,
+    Settings,
+    StackName,
+    TaskName,
+    Threshold,
+)
 
 if TYPE_CHECKING:
     from tamis.scoring.estimate import Estimate, Prices
@@ -20,15 +28,9 @@ def estimate(
         list[str] | None,
         typer.Option("--input", "-i", help="As for filter. Repeatable."),
     ] = None,
-    version: Annotated[
-        str | None, typer.Option("--version", help="Model version; the champion by default.")
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option("--threshold", help="Keep from this score; the model's own.")
-    ] = None,
-    encoder_only: Annotated[
-        bool, typer.Option("--encoder-only", help="Use no cascade, though one was distilled.")
-    ] = False,
+    version: ModelVersion = None,
+    threshold: Threshold = None,
+    encoder_only: EncoderOnly = False,
     documents: Annotated[
         int, typer.Option("--documents", min=100, help="Documents to sample.")
     ] = 2_000,

@@ -7,7 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import DryRun, ResultFile, Settings, StackName, TaskName, share
+from cli.options import (
+    DryRun,
+    EncoderCpus,
+    EncoderOnly,
+    Engine,
+    EngineName,
+    ModelVersion,
+    RayAddress,
+    ResultFile,
+    Settings,
+    StackName,
+    TaskName,
+    Threshold,
+    Workers,
+    share,
+)
 
 if TYPE_CHECKING:
     from deployment.filtering import FilterRequest
@@ -20,13 +35,6 @@ class Format(StrEnum):
     parquet = "parquet"
     jsonl = "jsonl.zst"
     delta = "delta"
-
-
-class EngineName(StrEnum):
-    """What runs the work."""
-
-    local = "local"
-    ray = "ray"
 
 
 def filter_(
@@ -44,33 +52,18 @@ def filter_(
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Folder or URL; a run resumes there.")
     ] = None,
-    version: Annotated[
-        str | None, typer.Option("--version", help="Model version; the champion by default.")
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option("--threshold", help="Keep from this score; the model's own.")
-    ] = None,
+    version: ModelVersion = None,
+    threshold: Threshold = None,
     format_: Annotated[Format, typer.Option("--format", help="Of the rows.")] = Format.parquet,
-    engine: Annotated[
-        EngineName, typer.Option("--engine", help="Processes of this machine, or Ray.")
-    ] = EngineName.local,
-    workers: Annotated[
-        int, typer.Option("--workers", "-j", min=0, help="Shards at a time; 0: one for every core.")
-    ] = 0,
-    ray_address: Annotated[
-        str | None,
-        typer.Option("--ray-address", help="A Ray cluster; without it Ray starts on this machine."),
-    ] = None,
-    encoder_cpus: Annotated[
-        int, typer.Option("--encoder-cpus", min=1, help="On Ray without GPUs: cores of each model.")
-    ] = 1,
+    engine: Engine = EngineName.local,
+    workers: Workers = 0,
+    ray_address: RayAddress = None,
+    encoder_cpus: EncoderCpus = 1,
     max_quarantined: Annotated[
         str,
         typer.Option("--max-quarantined", help="Fail, once finished, above this share: 1%, 0.01."),
     ] = "100%",
-    encoder_only: Annotated[
-        bool, typer.Option("--encoder-only", help="Use no cascade, though one was distilled.")
-    ] = False,
+    encoder_only: EncoderOnly = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over: remove what an earlier run wrote there.")
     ] = False,

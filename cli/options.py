@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,35 @@ Settings = Annotated[
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, print the plan, do nothing.")
+]
+ModelVersion = Annotated[
+    str | None, typer.Option("--version", help="Model version; the champion by default.")
+]
+Threshold = Annotated[
+    float | None, typer.Option("--threshold", help="Keep from this score; the model's own.")
+]
+EncoderOnly = Annotated[
+    bool, typer.Option("--encoder-only", help="Use no cascade, though one was distilled.")
+]
+
+
+class EngineName(StrEnum):
+    """What runs the work."""
+
+    local = "local"
+    ray = "ray"
+
+
+Engine = Annotated[EngineName, typer.Option("--engine", help="Processes of this machine, or Ray.")]
+Workers = Annotated[
+    int, typer.Option("--workers", "-j", min=0, help="Shards at a time; 0: one for every core.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", help="A Ray cluster; without it Ray starts on this machine."),
+]
+EncoderCpus = Annotated[
+    int, typer.Option("--encoder-cpus", min=1, help="On Ray without GPUs: cores of each model.")
 ]
 ResultFile = Annotated[
     Path | None, typer.Option("--result", help="Write what happened to this file, as JSON.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,10 +23,11 @@ from tamis.errors import DataError, ResumeRefused, UsageError
 from tamis.models.classifier import digest, read_info
 from tamis.scoring.backends.choose import BackendChoice, machine
 from tamis.scoring.backends.folder import export
-from tamis.scoring.cascade import Cascade, describe, load_cascade
+from tamis.scoring.cascade import Cascade, CascadeInfo, describe, load_cascade
 from tamis.scoring.filter_report import FilterReport
 from tamis.scoring.filter_run import run_filter, run_fingerprint, shards_fingerprint
 from tamis.scoring.plan import LoadScorer, SiftPlan
+from tamis.scoring.settings import BackendName
 from tamis.task import Task
 
 
@@ -135,13 +136,8 @@ def plan_of(task: Task, request: FilterRequest, home: Path) -> tuple[SiftPlan, S
     cascade, sentence = _cascade(task, request, plan, home)
     if cascade is not None:
         plan = replace(plan, threshold=cascade.info.threshold, cascade=cascade)
-        choice = BackendChoice(
-            backend=cascade.info.backend,
-            reason="The cascade's band was calibrated with it.",
-            source=cascade.info.encoder,
-            machine=machine(),
-        )
-        margin = cascade.info.margin
+        choice = _beside(cascade.info, task.scoring.backend)
+        margin = cascade.info.margin if choice.backend == cascade.info.backend else 0.0
     else:
         choice = backend_for(plan, shards_of(request, home), task.scoring, home, task.seed)
         margin = choice.margin
@@ -151,6 +147,16 @@ def plan_of(task: Task, request: FilterRequest, home: Path) -> tuple[SiftPlan, S
     used = None if cascade is None else cascade.fingerprint
     scoring = Scoring(backend=choice, cascade=used, sentence=told)
     return replace(plan, model_dir=str(folder), load=loader), scoring
+
+
+def _beside(info: CascadeInfo, asked: str) -> BackendChoice:
+    """The backend of a cascade's encoder: the one that it was calibrated with, or the task's."""
+    reason = "The cascade's band was calibrated with it."
+    backend = info.backend
+    if asked not in ("auto", info.backend):
+        backend = cast("BackendName", asked)
+        reason = f"The task names it; the cascade's band was calibrated with {info.backend}."
+    return BackendChoice(backend=backend, reason=reason, source=info.encoder, machine=machine())
 
 
 def _cascade(

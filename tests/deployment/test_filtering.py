@@ -36,3 +36,24 @@ def test_an_output_of_the_encoder_alone_says_how_to_go_on(tmp_path, monkeypatch,
     with pytest.raises(ResumeRefused) as refused:
         check(tiny_task(tmp_path), request, tmp_path)
     assert ("--encoder-only" in str(refused.value)) == (cascade is not None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken", "part"),
+    [
+        ("auto", "onnx-int8", "was calibrated with it"),
+        ("onnx-int8", "onnx-int8", "was calibrated with it"),
+        ("torch", "torch", "The task names it; the cascade's band was calibrated with onnx-int8"),
+    ],
+)
+def test_a_named_backend_runs_beside_a_cascade(tmp_path, monkeypatch, asked, taken, part):
+    cascade = make(backend="onnx-int8", margin=0.25)
+    monkeypatch.setattr(filtering, "model_plan", lambda *given: stubs.make_plan(tmp_path, "m"))
+    monkeypatch.setattr(filtering, "_cascade", lambda *given: (cascade, "a cascade"))
+    monkeypatch.setattr(filtering, "export", lambda folder, backend, home: tmp_path / backend)
+    task = tiny_task(tmp_path, scoring={"backend": asked})
+    request = FilterRequest(inputs=("x",), output="o", version="1")
+    plan, scoring = filtering.plan_of(task, request, tmp_path)
+    assert (scoring.backend.backend, plan.model_dir) == (taken, str(tmp_path / taken))
+    assert part in scoring.sentence
+    assert plan.load.margin == (0.25 if taken == "onnx-int8" else 0.0)
