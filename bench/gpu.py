@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -31,13 +31,10 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
 from transformers import BertConfig, BertModel  # noqa: E402
 
+from bench.gpu_padded import Ids, Vectors, filled, padded  # noqa: E402
 from tamis.scoring.backends.packed_network import PackedNetwork, first_line  # noqa: E402
-
-Ids = list[list[int]]
-Vectors = NDArray[np.float32]
 
 FLOPS = (
     "per text of s tokens: layers * 2 * (4 * d**2 + 2 * d * inner) * s for the matrix products, "
@@ -177,34 +174,6 @@ def ceiling(sizes: Sizes, device: str) -> float:
 
     seconds(products, device, 2)
     return 2 * sizes.square**3 * count / statistics.median(seconds(products, device, 9)) / 1e12
-
-
-def filled(ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask (b, t), filled up to the longest."""
-    longest = max(map(len, ids))
-    numbers = np.zeros((len(ids), longest), dtype=np.int64)
-    mask = np.zeros((len(ids), longest), dtype=np.int64)
-    for row, text in enumerate(ids):
-        numbers[row, : len(text)], mask[row, : len(text)] = text, 1
-    return torch.from_numpy(numbers), torch.from_numpy(mask)
-
-
-def padded(model: Any, ids: Ids, device: str, batch: int, autocast: bool) -> Vectors:
-    """Mean-pooled unit vectors (n, d) of padded batches, the longest texts first."""
-    order = np.argsort([-len(text) for text in ids], kind="stable")
-    found = []
-    mixed = torch.autocast(device, dtype=torch.bfloat16, enabled=autocast)
-    with torch.inference_mode(), mixed:
-        for start in range(0, len(ids), batch):
-            numbers, mask = filled([ids[row] for row in order[start : start + batch]])
-            numbers, mask = numbers.to(device), mask.to(device)
-            hidden = model(input_ids=numbers, attention_mask=mask).last_hidden_state
-            weights = mask.unsqueeze(-1).float()
-            mean = (hidden.float() * weights).sum(1) / weights.sum(1)
-            found.append(torch.nn.functional.normalize(mean, dim=-1))
-        vectors = np.zeros((len(ids), found[0].shape[1]), dtype=np.float32)
-        vectors[order] = torch.cat(found).cpu().numpy()
-    return vectors
 
 
 def sentence_transformer(case: Case) -> Callable[[], Vectors]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tamis.models.encoder import Progress
 from tamis.models.settings import Pooling
-from tamis.models.tokens import Tokens, combine, counter, tokenize
+from tamis.models.tokens import Tokens, combine, counter
 
 if TYPE_CHECKING:
     import torch
@@ -87,17 +87,6 @@ class PackedEncoder:
 
         if threads:
             torch.set_num_threads(threads)
-
-    def features(
-        self,
-        texts: Sequence[str],
-        layers: Sequence[int],
-        poolings: Sequence[Pooling],
-        progress: Progress | None = None,
-    ) -> tuple[dict[tuple[int, Pooling], NDArray[np.float32]], NDArray[np.int64]]:
-        """As of ``Encoder.features``, for one layer and one pooling."""
-        tokens = tokenize(self.tokenizer, texts, self.limits)
-        return self.encode(tokens, layers, poolings, progress), tokens.read
 
     def encode(
         self,
