@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from deployment.stacks import open_session
+from deployment.session import open_session
 from tamis.task import load_task
 
 
@@ -31,7 +31,9 @@ def main() -> None:
         corpus = filtering.FilterRequest(
             inputs=tuple(inputs), output="", version=version.version, workers=1
         )
-        sample = distilling.score_sample(task, distilling.DistillRequest(corpus=corpus), home)
+        sample = distilling.score_sample(
+            task, distilling.DistillRequest(corpus=corpus, samples=str(home / "taught")), home
+        )
         info = read_cascade(cascade).info
         places = {
             "model": str(model),

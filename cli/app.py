@@ -17,6 +17,8 @@ from cli import (
     inspect,
     release,
     retrain,
+    runs,
+    schedule,
     select,
     stack,
     status,
@@ -43,6 +45,10 @@ app.command("rollback")(release.rollback)
 app.command("status")(status.status)
 app.command("demo")(demo.demo)
 app.command("dashboard")(dashboard.dashboard)
+app.command("runs")(runs.runs)
+app.command("logs")(runs.logs)
+app.command("stop")(runs.stop)
+app.add_typer(schedule.app, name="schedule")
 app.add_typer(stack.app, name="stack")
 
 

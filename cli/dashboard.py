@@ -32,9 +32,14 @@ def dashboard(
 ) -> None:
     """Open the ZenML dashboard and the MLflow UI; Ctrl-C ends both."""
     from cli.plan import console
-    from deployment.stacks import load_stack, open_session
+    from deployment.session import open_session
+    from deployment.stacks import LocalStack, load_stack
 
     loaded = load_stack(stack)
+    if not isinstance(loaded, LocalStack):
+        console.print(f"ZenML   {loaded.zenml_server}")
+        console.print(f"MLflow  {loaded.mlflow.tracking_uri}")
+        return
     ours = loaded.owns_zenml
     with open_session(stack):  # makes the stores if there are none yet
         if ours:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.filter import check_engine, check_threshold, cores
+from cli.filter import check_engine, check_threshold
 from cli.options import (
     DryRun,
     EncoderCpus,
@@ -67,7 +67,7 @@ def distill(
     check_threshold(threshold, loaded.target.scale)
     keep = _keep(threshold, top_percent, token_budget)
     check_engine(engine, ray_address)
-    from deployment.stacks import open_session
+    from deployment.session import open_session
 
     with open_session(stack) as session:
         from cli import execute, figures
@@ -82,22 +82,23 @@ def distill(
                 output="",
                 version=chosen.version,
                 engine=engine.value,
-                workers=workers if ray_address else workers or cores(),
+                workers=workers,
                 ray_address=ray_address,
                 encoder_cpus=encoder_cpus,
             ),
             keep=keep,
+            samples=f"{session.shared}/taught",
         )
-        filtering.shards_of(request.corpus, session.home)
+        filtering.check_inputs(loaded, request.corpus, session)
         if dry_run:
             show_plan(f"distill {loaded.name} on {stack}", _plan(loaded, request))
             write(Result(verb="distill", task=loaded.name, stack=stack, status="planned"), result)
             return
         from pipelines.distillation import distillation
 
-        run = execute.run(distillation, task=loaded, request=request, home=str(session.home))
-        report = execute.load(run, "distill", "distill_report")
-        attached = execute.load(run, "attach", "attached")
+        ran = execute.run(session, distillation, task=loaded, request=request, home=session.scratch)
+        report = ran.load("distill", "distill_report")
+        attached = ran.load("attach", "attached")
         page = session.home / "output" / loaded.name / f"cascade-{attached.digest[:12]}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(report.to_html(), encoding="utf-8")
@@ -106,7 +107,8 @@ def distill(
             verb="distill",
             task=loaded.name,
             stack=stack,
-            run_id=str(run.id),
+            run_id=str(ran.run.id),
+            cost=ran.cost,
             model_version=chosen.version,
             threshold=report.threshold,
             metrics=figures.of_cascade(report),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.filter import check_threshold, cores
+from cli.filter import check_threshold
 from cli.options import (
     EncoderOnly,
     ModelVersion,
@@ -18,7 +18,8 @@ from cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tamis.scoring.estimate import Estimate, Prices
+    from tamis.scoring.estimate import Estimate
+    from tamis.scoring.prices import Prices
 
 
 def estimate(
@@ -47,14 +48,14 @@ def estimate(
     """Say before a filter what it will take and give, from a sample."""
     from cli.plan import prepare
     from cli.result import Clock, IntervalOut, Result, write
-    from tamis.scoring.estimate import load_prices
+    from tamis.scoring.prices import load_prices
 
     clock = Clock()
     loaded = prepare(task, stack, settings, result)
     check_threshold(threshold, loaded.target.scale)
     prices = load_prices()
     _check_machine(machine, prices)
-    from deployment.stacks import open_session
+    from deployment.session import open_session
 
     with open_session(stack) as session:
         from deployment import filtering
@@ -68,7 +69,7 @@ def estimate(
             output="",
             version=chosen.version,
             threshold=threshold,
-            workers=workers or cores(),
+            workers=workers,
             encoder_only=encoder_only,
         )
         shards = filtering.shards_of(request, session.home)
@@ -96,6 +97,10 @@ def _say(sentence: str) -> None:
     from cli.plan import console
 
     console.print(f"  {sentence}", soft_wrap=True)
+
+
+def _without_gpus(prices: Prices) -> list[str]:
+    return [name for name, machine in prices.machines.items() if not machine.accelerated]
 
 
 def _check_machine(machine: str | None, prices: Prices) -> None:
@@ -143,7 +148,7 @@ def _show(found: Estimate, prices: Prices, machine: str | None) -> None:
             f"  {name:<15} {figure.value:>16,.0f}  [dim]95%: {figure.low:,.0f} to "
             f"{figure.high:,.0f}[/]"
         )
-    chosen = [machine] if machine else list(prices.machines)
+    chosen = [machine] if machine else _without_gpus(prices)
     bills = _bills(found, prices, chosen[0]) if chosen else {}
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     heads = ["documents", "taken out", "CPU-hours", "us/document", prices.currency]

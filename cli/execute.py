@@ -5,9 +5,17 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from deployment.runs import Ran
+    from deployment.session import Session
+    from deployment.vertex.cost import Cost
+    from deployment.vertex.watch import StepFailed
+    from tamis.task import Task
 
 STEP_LINE = re.compile(
     r"Step [`'\"]?(?:.*\.)?(\w+)[`'\"]? has (started|finished in [`'\"]?([^`'\"]+))"
@@ -31,19 +39,58 @@ class _Steps(logging.Handler):
                 console.print(f"  [green]✓[/] {match[1]} [dim]{match[3].rstrip('.')}[/]")
 
 
-def run(pipeline: Any, **parameters: Any) -> Any:
+def run(
+    session: Session,
+    pipeline: Any,
+    *,
+    task: Task,
+    again: Mapping[str, Any] | None = None,
+    **parameters: Any,
+) -> Ran:
     """Run a pipeline on the session's stack and wait for it.
 
+    Args:
+        session: Open session on the stack.
+        pipeline: The pipeline.
+        task: Its first parameter.
+        again: Parameters that differ when a run that lost a machine is submitted again.
+        parameters: The other ones.
+
     Raises:
-        Exception: What a step raised.
+        StepFailed: A step failed on another machine; the end of its log has been shown.
+        Exception: What a step raised on this one.
     """
+    from deployment import runs
+
     _quiet()
-    return pipeline(**parameters)
+    given = {"task": task, **parameters}
+    try:
+        return runs.submit(session, pipeline, given, again or {}, _tell, _show_cost)
+    except runs.StepFailed as error:
+        _show_log(error)
+        raise
 
 
-def load(run: Any, step: str, output: str) -> Any:
-    """An artifact of a finished run."""
-    return run.steps[step].outputs[output][0].load()
+def _tell(step: str, what: str, seconds: float) -> None:
+    """One line for what a step on another machine did."""
+    marks = {"started": "[cyan]▸[/]", "done": "[green]✓[/]", "lost": "[yellow]↻[/]"}
+    more = {"started": "", "lost": "lost its machine; the run is submitted again"}
+    told = more.get(what, f"{'' if what == 'done' else what + ' '}after {seconds:,.0f}s")
+    console.print(f"  {marks.get(what, '[red]✗[/]')} {step} [dim]{told}[/]")
+
+
+def _show_cost(cost: Cost) -> None:
+    console.print(f"  [dim]{cost}[/]", soft_wrap=True)
+
+
+def _show_log(error: StepFailed) -> None:
+    """The end of the log of a step that failed on another machine."""
+    from deployment.logs import last_lines
+
+    if error.step:
+        for line in last_lines(error.run, error.step):
+            console.print(f"  [dim]{error.step} |[/] ", end="")
+            console.print(line, markup=False, soft_wrap=True)
 
 
 def _quiet() -> None:

@@ -80,7 +80,7 @@ def filter_(
     check_threshold(threshold, loaded.target.scale)
     quarantined = share("--max-quarantined", max_quarantined)
     check_engine(engine, ray_address)
-    from deployment.stacks import open_session
+    from deployment.session import open_session
 
     with open_session(stack) as session:
         from cli import execute, figures
@@ -91,34 +91,40 @@ def filter_(
         chosen = registry.get(loaded.name, version) if version else registry.champion(loaded.name)
         request = filtering.FilterRequest(
             inputs=tuple(inputs or ["packages"]),
-            output=output or str(session.home / "output" / loaded.name / chosen.version),
+            output=output or f"{session.outputs}/{loaded.name}/{chosen.version}",
             version=chosen.version,
             threshold=threshold,
             format=format_.value,
             engine=engine.value,
-            workers=workers if ray_address else workers or cores(),
+            workers=workers,
             ray_address=ray_address,
             encoder_cpus=encoder_cpus,
             fresh=fresh,
             max_quarantined=quarantined,
             encoder_only=encoder_only,
         )
-        filtering.check(loaded, request, session.home)
+        filtering.check(loaded, request, session)
         if dry_run:
             show_plan(f"filter with {loaded.name} on {stack}", _plan(loaded, request))
             write(Result(verb="filter", task=loaded.name, stack=stack, status="planned"), result)
             return
         from pipelines.filtering import filtering as pipeline
 
-        run = execute.run(pipeline, task=loaded, request=request, home=str(session.home))
-        report = execute.load(run, "sift", "filter_report")
+        again = {"request": filtering.resumed(request)}
+        ran = execute.run(
+            session, pipeline, task=loaded, again=again, request=request, home=session.scratch
+        )
+        report = ran.load("sift", "filter_report")
+        scoring = ran.load("sift", "scoring")
         figures.show_filter(report)
-        figures.console.print(f"  {execute.load(run, 'sift', 'scoring').sentence}", soft_wrap=True)
+        figures.console.print(f"  {scoring.sentence}", soft_wrap=True)
         outcome = Result(
             verb="filter",
             task=loaded.name,
             stack=stack,
-            run_id=str(run.id),
+            run_id=str(ran.run.id),
+            pipeline_code=scoring.pipeline_code,
+            cost=ran.cost,
             model_version=chosen.version,
             threshold=report.threshold,
             counts=figures.of_filter(report),
@@ -155,13 +161,6 @@ def check_engine(engine: EngineName, ray_address: str | None) -> None:
 
     if ray_address is not None and engine is not EngineName.ray:
         raise UsageError(f"--ray-address: given {ray_address!r}; allowed: only with --engine ray")
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _plan(task: Task, request: FilterRequest) -> list[tuple[str, object]]:

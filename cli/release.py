@@ -28,7 +28,7 @@ def promote(
 
     clock = Clock()
     loaded = prepare(task, stack, settings, result)
-    from deployment.stacks import open_session
+    from deployment.session import open_session
 
     with open_session(stack) as session:
         from deployment import ledger
@@ -85,7 +85,7 @@ def rollback(
 
     clock = Clock()
     loaded = prepare(task, stack, settings, result)
-    from deployment.stacks import open_session
+    from deployment.session import open_session
 
     with open_session(stack) as session:
         from deployment import ledger

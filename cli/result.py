@@ -49,10 +49,12 @@ class Result(BaseModel):
         threshold: From which score documents were kept, where some were.
         counts: Documents and tokens, by what became of them.
         estimate: Documents, kept documents and kept tokens of a filter that has not run.
-        cost: CPU-seconds, hours, and the price on the machine that was named, by stage too.
+        cost: CPU-seconds, hours, and the price on the machine that was named, by stage too;
+            of a run on Vertex AI the hours of each machine.
         decision: The gate's or the comparison's.
         drift: Figures of the drift tests.
         outputs: Files and folders to look at, by name.
+        pipeline_code: Fingerprint of ``pipelines/`` and ``steps/`` as they ran.
         seconds: Wall time.
     """
 
@@ -76,6 +78,7 @@ class Result(BaseModel):
     decision: DecisionOut | None = None
     drift: dict[str, float] = {}
     outputs: dict[str, str] = {}
+    pipeline_code: str | None = None
     seconds: float = 0.0
 
 

@@ -35,7 +35,7 @@ def retrain(
 
     source = loaded.retrain.window
     stamps = (stamp(loaded.sources), stamp((source,) if source else ()))
-    from deployment.stacks import open_session
+    from deployment.session import open_session
 
     with open_session(stack, experiments=("tamis_retraining",)) as session:
         from cli import execute, figures
@@ -56,18 +56,19 @@ def retrain(
             return
         from pipelines.retraining import retraining
 
-        run = execute.run(
+        ran = execute.run(
+            session,
             retraining,
             task=loaded,
             stamp=stamps[0],
             window_stamp=stamps[1],
             champion_version=champion.version,
-            home=str(session.home),
+            home=session.scratch,
             ledger=session.ledger,
         )
-        drift = execute.load(run, "measure_drift", "drift")
-        registered = execute.load(run, "promote_or_refuse", "registered")
-        evaluation = execute.load(run, "evaluate", "evaluation")
+        drift = ran.load("measure_drift", "drift")
+        registered = ran.load("promote_or_refuse", "registered")
+        evaluation = ran.load("evaluate", "evaluation")
         figures.show_drift(drift)
         figures.show_evaluation(evaluation)
         figures.show_registered(registered)
@@ -76,7 +77,9 @@ def retrain(
             task=loaded.name,
             stack=stack,
             status="done" if registered.passed else "refused",
-            run_id=str(run.id),
+            run_id=str(ran.run.id),
+            pipeline_code=registered.pipeline_code,
+            cost=ran.cost,
             model_version=registered.version,
             alias=registered.alias,
             drift=figures.of_drift(drift),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.filter import Format, check_threshold, cores
+from cli.filter import Format, check_threshold
 from cli.options import ResultFile
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def select(
     check_writable(result)
     criterion = _criterion(threshold, top_percent, token_budget)
     from cli import figures
+    from tamis.engine.base import available_cores
     from tamis.engine.local import LocalEngine
     from tamis.scoring.filter_report import FilterReport
     from tamis.scoring.scored import scored_shards
@@ -62,7 +63,7 @@ def select(
         criterion,
         settings=settings,
         form=format_.value,
-        engine=LocalEngine(workers or cores()),
+        engine=LocalEngine(workers or available_cores()),
         fresh=fresh,
     )
     report = selection.report

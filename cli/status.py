@@ -25,7 +25,7 @@ def status(
     from cli.result import Result, write
 
     loaded = prepare(task, stack, settings, result)
-    from deployment.stacks import open_session
+    from deployment.session import open_session
 
     with open_session(stack) as session:
         from deployment.ledger import Ledger

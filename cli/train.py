@@ -32,21 +32,22 @@ def train(
         show_plan(f"train {loaded.name} on {stack}", _plan(loaded))
         write(Result(verb="train", task=loaded.name, stack=stack, status="planned"), result)
         return
-    from deployment.stacks import open_session
+    from deployment.session import open_session
 
     with open_session(stack, experiments=("tamis_training",)) as session:
         from cli import execute, figures
         from pipelines.training import training
 
-        run = execute.run(
+        ran = execute.run(
+            session,
             training,
             task=loaded,
             stamp=stamped,
-            home=str(session.home),
+            home=session.scratch,
             ledger=session.ledger,
         )
-        registered = execute.load(run, "register", "registered")
-        evaluation = execute.load(run, "evaluate", "evaluation")
+        registered = ran.load("register", "registered")
+        evaluation = ran.load("evaluate", "evaluation")
         figures.show_evaluation(evaluation)
         figures.show_registered(registered)
         outcome = Result(
@@ -54,7 +55,9 @@ def train(
             task=loaded.name,
             stack=stack,
             status="done" if registered.passed else "refused",
-            run_id=str(run.id),
+            run_id=str(ran.run.id),
+            pipeline_code=registered.pipeline_code,
+            cost=ran.cost,
             model_version=registered.version,
             alias=registered.alias,
             seconds=clock.seconds(),

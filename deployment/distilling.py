@@ -56,10 +56,12 @@ class DistillRequest(Strict):
 
     Attributes:
         corpus: Input, model version and engine; its output, threshold and format play no part.
+        samples: Folder or URL for scored samples, which all steps see.
         keep: What shall be kept of it.
     """
 
     corpus: FilterRequest
+    samples: str
     keep: Keep = Keep()
 
 
@@ -130,7 +132,7 @@ def score_sample(task: Task, request: DistillRequest, home: Path) -> TaughtSampl
     facts = (digest(plan.model_dir), plan.model_version, corpus, str(documents), str(task.seed),
              wanted.filter.model_dump_json(), task.corpus.model_dump_json(),
              code_fingerprint())  # fmt: skip
-    output = str(home / "taught" / task.name / sha256_of(facts)[:16])
+    output = f"{request.samples}/{task.name}/{sha256_of(facts)[:16]}"
     share = teach(plan, shards, documents, output, task.seed, engine_of(request.corpus))
     taught = read_taught(output, fitted_on(plan.model_dir))
     # Calibration and test documents have no say in the threshold.

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from deployment.backend import backend_for
+from deployment.paths import require_urls
 from deployment.registry import Registry
+from deployment.session import Session
 from tamis.config import Items, Strict
+from tamis.corpus.lease import STALE_SECONDS
 from tamis.corpus.manifest import is_output, read_run
 from tamis.corpus.output import require_same
 from tamis.corpus.pool import EMBEDDED, pool_shards
 from tamis.corpus.readers import Shard, list_shards
 from tamis.corpus.store import open_store
 from tamis.corpus.writers import OutputFormat
-from tamis.engine.base import Engine
+from tamis.engine.base import Engine, available_cores
 from tamis.engine.local import LocalEngine
 from tamis.errors import DataError, ResumeRefused, UsageError
+from tamis.fingerprint import pipeline_fingerprint
 from tamis.models.classifier import digest, read_info
 from tamis.scoring.backends.choose import BackendChoice, machine
 from tamis.scoring.backends.folder import export
@@ -36,17 +41,19 @@ class FilterRequest(Strict):
 
     Attributes:
         inputs: Paths, globs or URLs; ``packages`` is the embedded pool.
-        output: Folder or URL.
-        version: Version of the model in the registry.
+        output: Folder or URL; ``{date}`` in it becomes the day of the run (UTC).
+        version: Version of the model in the registry, or ``champion``.
         threshold: Score from which a document is kept; None takes the model's own.
         format: Of the rows written.
         engine: ``local`` (processes of this machine) or ``ray``.
-        workers: Processes, or shards at a time on Ray; 0 takes what Ray has.
+        workers: Processes, or shards at a time on Ray; 0 takes all cores of the machine that
+            filters, or what Ray has.
         ray_address: A Ray cluster; None starts Ray on this machine.
         encoder_cpus: Processors of each model that Ray's tasks share, where there is no GPU.
         fresh: Start over instead of resuming.
         max_quarantined: Largest share of rows that may be quarantined, 0-1.
         encoder_only: Use no cascade.
+        wait_seconds: How long to wait for another run that holds the output.
     """
 
     inputs: Items[str]
@@ -61,6 +68,12 @@ class FilterRequest(Strict):
     fresh: bool = False
     max_quarantined: float = 1.0
     encoder_only: bool = False
+    wait_seconds: float = 0.0
+
+    @property
+    def processes(self) -> int:
+        """Workers on the machine that this runs on."""
+        return self.workers or available_cores()
 
 
 def shards_of(request: FilterRequest, home: Path) -> list[Shard]:
@@ -75,7 +88,7 @@ def shards_of(request: FilterRequest, home: Path) -> list[Shard]:
             "--ray-address: paths and URLs that all nodes can read"
         )
     paths = [
-        str(pool_shards(home / "corpora", max(1, request.workers))) if name == EMBEDDED else name
+        str(pool_shards(home / "corpora", request.processes)) if name == EMBEDDED else name
         for name in request.inputs
     ]
     return list_shards(paths)
@@ -88,17 +101,19 @@ def model_plan(task: Task, request: FilterRequest, home: Path) -> SiftPlan:
         UsageError: The registry has no such version.
     """
     registry = Registry()
-    folder = registry.download(registry.get(task.name, request.version), home / "models")
+    version = registry.get(task.name, request.version)
+    folder = registry.download(version, home / "models")
     info = read_info(folder)
     return SiftPlan(
         model_dir=str(folder),
-        output=request.output,
+        output=request.output.replace("{date}", f"{datetime.now(UTC):%Y-%m-%d}"),
         threshold=info.threshold if request.threshold is None else request.threshold,
         scale=info.target.scale,
-        model_version=f"{task.name}/{request.version}",
+        model_version=f"{task.name}/{version.version}",
         filter=task.filter,
         columns=task.corpus,
         format=request.format,
+        wait_seconds=request.wait_seconds,
     )
 
 
@@ -109,6 +124,7 @@ class Scoring(BaseModel):
         backend: That runs the encoder, and why.
         cascade: sha256 of the cascade; None where the encoder sees every document.
         sentence: In words.
+        pipeline_code: Fingerprint of ``pipelines/`` and ``steps/`` where the filter ran.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,6 +132,7 @@ class Scoring(BaseModel):
     backend: BackendChoice
     cascade: str | None
     sentence: str
+    pipeline_code: str
 
     def to_html(self) -> str:
         """The backend's page."""
@@ -145,7 +162,9 @@ def plan_of(task: Task, request: FilterRequest, home: Path) -> tuple[SiftPlan, S
     loader = LoadScorer(plan.threshold, margin)
     told = f"{sentence}; encoder: {choice.backend}. {choice.reason}"
     used = None if cascade is None else cascade.fingerprint
-    scoring = Scoring(backend=choice, cascade=used, sentence=told)
+    scoring = Scoring(
+        backend=choice, cascade=used, sentence=told, pipeline_code=pipeline_fingerprint()
+    )
     return replace(plan, model_dir=str(folder), load=loader), scoring
 
 
@@ -185,14 +204,40 @@ def _cascade(
     return cascade, told
 
 
-def check(task: Task, request: FilterRequest, home: Path) -> None:
+def check_inputs(task: Task, request: FilterRequest, session: Session) -> list[Shard]:
+    """Find out before the run whether its inputs are there, for the machine that reads them.
+
+    Raises:
+        UsageError: An input matches nothing, or other machines cannot see it.
+    """
+    if session.remote:
+        require_urls("--input", [name for name in request.inputs if name != EMBEDDED])
+        require_urls("filter.decontamination.files", task.filter.decontamination.files)
+        if EMBEDDED in request.inputs:  # laid out where it is read
+            return []
+    return shards_of(request, session.home)
+
+
+def resumed(request: FilterRequest) -> FilterRequest:
+    """The request when it is made again because a machine was taken away.
+
+    What that had committed is kept, and its lock may take a while to lapse.
+    """
+    return request.model_copy(update={"fresh": False, "wait_seconds": 1.5 * STALE_SECONDS})
+
+
+def check(task: Task, request: FilterRequest, session: Session) -> None:
     """Find out before the run whether it can start.
 
     Raises:
-        UsageError: An input matches nothing.
+        UsageError: An input matches nothing, or other machines cannot see it.
         ResumeRefused: The output was begun under other settings, model or input.
     """
-    shards = shards_of(request, home)
+    shards = check_inputs(task, request, session)
+    if session.remote:  # whose machines choose a backend of their own: they compare the rest
+        require_urls("--output", [request.output])
+        return
+    home = session.home
     if not request.fresh and is_output(request.output):
         plan, scoring = plan_of(task, request, home)
         fingerprint = run_fingerprint(plan, shards, _parts(task, request, scoring))
@@ -238,12 +283,12 @@ def sift_corpus(task: Task, request: FilterRequest, home: Path) -> tuple[FilterR
 def engine_of(request: FilterRequest) -> Engine:
     """The engine that a request asks for; nothing is started yet."""
     if request.engine == "local":
-        return LocalEngine(request.workers)
+        return LocalEngine(request.processes)
     from tamis.engine.ray import RayEngine
 
-    return RayEngine(
-        request.ray_address, workers=request.workers, encoder_cpus=request.encoder_cpus
-    )
+    # A cluster's size is its own; Ray on this machine is told the machine's.
+    workers = request.workers if request.ray_address else request.processes
+    return RayEngine(request.ray_address, workers=workers, encoder_cpus=request.encoder_cpus)
 
 
 def require_clean(report: FilterReport, max_quarantined: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,11 +13,13 @@ from typing import Any, Literal
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import RestException
 
 from tamis.errors import UsageError
 from tamis.models.classifier import digest
 
 Alias = Literal["champion", "challenger"]
+CHAMPION = "champion"
 MODEL_FOLDER = "classifier"
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -43,12 +46,20 @@ class Version:
     run_id: str
 
 
-def ensure_experiment(tracking_uri: str, name: str, files: Path) -> None:
-    """Create an experiment whose files go to a folder, unless it exists."""
-    client = MlflowClient(tracking_uri)
-    if client.get_experiment_by_name(name) is None:
+def ensure_experiment(client: MlflowClient, name: str, files: Path | None = None) -> None:
+    """Create an experiment, unless it exists.
+
+    Args:
+        client: Of the MLflow store or server.
+        name: Of the experiment.
+        files: Folder for its files; None leaves that to the server.
+    """
+    if client.get_experiment_by_name(name) is not None:
+        return
+    if files is not None:
         files.mkdir(parents=True, exist_ok=True)
-        client.create_experiment(name, artifact_location=files.as_uri())
+    with suppress(RestException):  # made by another run in the meantime
+        client.create_experiment(name, artifact_location=files.as_uri() if files else None)
 
 
 class Registry:
@@ -88,11 +99,13 @@ class Registry:
         return found
 
     def get(self, task: str, version: str) -> Version:
-        """A version by number.
+        """A version by number, or the one that is champion at this moment.
 
         Raises:
             UsageError: There is no such version.
         """
+        if version == CHAMPION:
+            return self.champion(task)
         known = self.versions(task)
         found = next((each for each in known if each.version == version), None)
         if found is None:

@@ -22,7 +22,7 @@ from tamis.evaluation import plots
 from tamis.evaluation.describe import describe
 from tamis.evaluation.figures import Evaluation
 from tamis.evaluation.gate import decide
-from tamis.fingerprint import code_fingerprint
+from tamis.fingerprint import code_fingerprint, pipeline_fingerprint
 from tamis.models.classifier import Classifier, as_dict, load_classifier
 from tamis.models.train import TrainingLog
 from tamis.task import Task
@@ -53,6 +53,7 @@ class Registered(BaseModel):
         passed: Whether the gate let it through.
         reasons: Why.
         digest: sha256 over the model's files.
+        pipeline_code: Fingerprint of ``pipelines/`` and ``steps/`` where it was registered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +65,7 @@ class Registered(BaseModel):
     passed: bool
     reasons: tuple[str, ...]
     digest: str
+    pipeline_code: str
 
     def to_html(self) -> str:
         """One self-contained page."""
@@ -153,6 +155,7 @@ def _registered(
         passed=decision.passed,
         reasons=reasons_of(decision),
         digest=version.tags["digest"],
+        pipeline_code=pipeline_fingerprint(),
     )
 
 
@@ -190,6 +193,7 @@ def _register(registry: Registry, made: Made, decision: Decision) -> tuple[Versi
         "data_fingerprint": made.data.fingerprint,
         "task_fingerprint": task.fingerprint(),
         "code_version": code,
+        "pipeline_code": pipeline_fingerprint(),
         "threshold": f"{made.classifier.info.threshold:.6g}",
         task.metric: f"{evaluation.model.figures[task.metric].value:.4f}",
     }

@@ -30,4 +30,4 @@ def sift(
 def manifest(request: FilterRequest, report: FilterReport) -> Annotated[Manifest, "manifest"]:
     """The list of committed shards with counts and hashes: the output as an artifact."""
     require_clean(report, request.max_quarantined)
-    return read_manifest(request.output)
+    return read_manifest(report.output)

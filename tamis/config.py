@@ -119,13 +119,29 @@ def validate(model: type[ConfigT], data: Mapping[str, Any], name: str) -> Config
         ConfigError: The first thing that is wrong, with what would have been allowed.
     """
     try:
-        text = json.dumps(data, default=_date)
+        return model.model_validate_json(_as_json(data, name))
+    except ValidationError as error:
+        raise _as_ours(model, error.errors()[0], name) from None
+
+
+def problems(model: type[Strict], data: Mapping[str, Any], name: str) -> list[ConfigError]:
+    """Everything that is wrong with the content of a file, where ``validate`` tells the first.
+
+    Raises:
+        ConfigError: The content is no plain values.
+    """
+    try:
+        model.model_validate_json(_as_json(data, name))
+    except ValidationError as error:
+        return [_as_ours(model, each, name) for each in error.errors()]
+    return []
+
+
+def _as_json(data: Mapping[str, Any], name: str) -> str:
+    try:
+        return json.dumps(data, default=_date)
     except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(name, "", type(error).__name__, "plain values under text keys") from None
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        raise _first_error(model, error.errors(), name) from None
 
 
 def _date(value: object) -> str:
@@ -135,8 +151,7 @@ def _date(value: object) -> str:
     raise TypeError
 
 
-def _first_error(model: type[BaseModel], errors: list[ErrorDetails], name: str) -> ConfigError:
-    error = errors[0]
+def _as_ours(model: type[BaseModel], error: ErrorDetails, name: str) -> ConfigError:
     location = list(error["loc"])
     allowed = _allowed(model, error, location)
     path = _without_tags(model, location)

@@ -7,6 +7,7 @@ TamisError                    1  something failed
 └── UsageError                2  the user asked for what cannot be
     ├── ConfigError           2  a task or stack file is wrong
     ├── ResumeRefused         2  an output was begun under another configuration
+    ├── OutputBusy            2  another run is writing to an output
     └── StackError            2  a stack is unknown or not configured
 """
 
@@ -53,6 +54,10 @@ class ConfigError(UsageError):
 
 class ResumeRefused(UsageError):
     """The output was begun under another configuration, model or input."""
+
+
+class OutputBusy(UsageError):
+    """Another run is writing to the output."""
 
 
 class StackError(UsageError):

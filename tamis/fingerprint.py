@@ -40,6 +40,11 @@ FILTER_SOURCES = (
 """Sources that decide which rows a filter writes and what is in them."""
 
 
+def pipeline_fingerprint() -> str:
+    """Likewise over ``pipelines/`` and ``steps/``, as they are on the machine that runs this."""
+    return code_fingerprint(("pipelines/*.py", "steps/*.py"), _ROOT.parent)
+
+
 def sha256_of(parts: Iterable[str]) -> str:
     """sha256 in hexadecimal over strings, each told apart from the next."""
     digest = hashlib.sha256()
@@ -48,16 +53,17 @@ def sha256_of(parts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def code_fingerprint(patterns: Iterable[str] = FILTER_SOURCES) -> str:
+def code_fingerprint(patterns: Iterable[str] = FILTER_SOURCES, root: Path = _ROOT) -> str:
     """Version of tamis and a hash over some of its sources, such as ``0.1.0+3f9a…``.
 
     Args:
-        patterns: Globs below the package; matching files count by name and content.
+        patterns: Globs below the root; matching files count by name and content.
+        root: The package, unless told otherwise.
     """
-    files = sorted({file for pattern in patterns for file in _ROOT.glob(pattern)})
+    files = sorted({file for pattern in patterns for file in root.glob(pattern)})
     parts = [
         part
         for file in files
-        for part in (file.relative_to(_ROOT).as_posix(), file.read_text(encoding="utf-8"))
+        for part in (file.relative_to(root).as_posix(), file.read_text(encoding="utf-8"))
     ]
     return f"{tamis.__version__}+{sha256_of(parts)[:16]}"

@@ -25,7 +25,7 @@ from typing import Annotated, Any, NoReturn
 
 import msgspec
 
-from tamis.errors import EngineError, UsageError
+from tamis.errors import EngineError, OutputBusy, UsageError
 
 RENEW_SECONDS = 60.0
 STALE_SECONDS = 600.0
@@ -100,7 +100,8 @@ class Lease:
         """Take the lock, and keep it renewed from here on.
 
         Raises:
-            UsageError: Another run holds it, or its object is not one of ours.
+            OutputBusy: Another run holds it.
+            UsageError: Its object is not one of ours.
             OSError: The storage failed.
         """
         now = self.clock()
@@ -227,7 +228,7 @@ class Lease:
                 f"{_duration(now - found.started)}; if that run is dead, its lock lapses in "
                 f"{_duration(left)})"
             )
-        raise UsageError(
+        raise OutputBusy(
             f"another run is writing to {self.url}{held}; wait for its end or choose another output"
         )
 

@@ -18,9 +18,10 @@ from tamis.corpus.delta import DeltaFile, DeltaLog, score_range
 from tamis.corpus.manifest import RunInfo, ShardRecord, is_output, read_records, read_run
 from tamis.corpus.store import RUN, OutputStore, open_store
 from tamis.corpus.writers import SCHEMA, OutputFormat
-from tamis.errors import EngineError, ResumeRefused, UsageError
+from tamis.errors import EngineError, OutputBusy, ResumeRefused, UsageError
 
 _SHOWN = 24
+_LOCK_POLL = 10.0
 _TABLE_PARTS = ("kept", "dropped", "duplicates")
 
 
@@ -103,6 +104,7 @@ def open_output(
     fingerprint: Mapping[str, str],
     fresh: bool = False,
     form: OutputFormat = "parquet",
+    wait_seconds: float = 0.0,
 ) -> Output:
     """Begin an output, or go on with one that was begun under the same fingerprint.
 
@@ -111,15 +113,17 @@ def open_output(
         fingerprint: Everything the rows depend on, as named parts.
         fresh: Remove what an earlier run wrote there and begin anew.
         form: Format of the rows; ``delta`` keeps the table's log beside the manifest.
+        wait_seconds: How long to wait for another run that holds it.
 
     Raises:
         ResumeRefused: It was begun under another fingerprint; the text names the parts.
-        UsageError: Another run holds it, or the folder is somebody else's.
+        OutputBusy: Another run holds it.
+        UsageError: The folder is somebody else's.
         DataError: Its manifest is damaged.
     """
     store = open_store(out)
     try:
-        store.lock()
+        _lock(store, wait_seconds)
         names = store.names()
         begun = RUN in names
         foreign = [name for name in names if not name.startswith(".")]
@@ -151,6 +155,18 @@ def open_output(
     except BaseException:
         store.unlock()
         raise
+
+
+def _lock(store: OutputStore, wait_seconds: float) -> None:
+    """Take the lock; that of a machine that was taken away lapses after some minutes."""
+    until = time.monotonic() + wait_seconds
+    while True:
+        try:
+            return store.lock()
+        except OutputBusy:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(min(_LOCK_POLL, wait_seconds))
 
 
 def require_same(out: str, fingerprint: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import fsspec
 
-from tamis.errors import DataError, UsageError
+from tamis.errors import DataError, OutputBusy, UsageError
 
 PARTS = ("kept", "dropped", "duplicates", "quarantine")
 WORK = "work"
@@ -277,7 +277,7 @@ class LocalStore(OutputStore):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
-            raise UsageError(
+            raise OutputBusy(
                 f"another run is writing to {self.url}; wait for its end or choose another output"
             ) from None
         self._lock = descriptor

@@ -8,7 +8,6 @@ the processes of one machine, so that both engines end in the same way.
 from __future__ import annotations
 
 import copy
-import os
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from tamis.engine.attempts import A_WORKER_DIED, Attempts
+from tamis.engine.base import available_cores
 from tamis.engine.ray_model import Placement, cause_of, lost_errors, place_model
 from tamis.engine.ray_session import RaySession
 from tamis.errors import EngineError, TamisError, UsageError
@@ -78,7 +78,7 @@ class RayEngine:
         if self._given:
             return self._given
         if self._address is None:
-            return _cores()
+            return available_cores()
         import ray
 
         if not ray.is_initialized():
@@ -172,7 +172,7 @@ class RayEngine:
             # Whole actors a GPU: Ray puts no actor across two.
             return count, 1.0 if count <= gpus else 1.0 / -(-count // gpus)
         if self._address is None:
-            fit = min(_cores() // self._encoder_cpus, self.workers)
+            fit = min(available_cores() // self._encoder_cpus, self.workers)
             return self._encoders or max(1, fit), 0.0
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
         largest = max(int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"])
@@ -186,12 +186,6 @@ class RayEngine:
 
     def cells(self, size: int) -> None:
         """None: workers of other machines share no memory with the driver."""
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

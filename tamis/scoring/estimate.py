@@ -16,13 +16,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from tamis.config import Strict, read_yaml, validate
 from tamis.corpus.manifest import StageFigures, read_output
 from tamis.corpus.readers import read_shard
 from tamis.corpus.shards import Shard
@@ -35,8 +32,6 @@ from tamis.scoring.filter_run import run_filter
 from tamis.scoring.plan import Scorer, SiftPlan
 from tamis.scoring.progress import RunState
 
-PRICES = Path(__file__).resolve().parents[2] / "configs" / "prices.yaml"
-
 _RESAMPLES = 1_000
 _Timed = FilterReport | StageFigures
 _MOST_SHARDS = 32
@@ -44,45 +39,6 @@ _COUNTED = 2_000
 """Rows of a shard that are read to learn how many it has."""
 _JUMPS = 4
 """Blocks of a shard that are read, at least, to learn how many rows a byte holds."""
-
-
-class Machine(Strict):
-    """A machine that can be rented.
-
-    Attributes:
-        cores: Processors.
-        hour: Price of an hour.
-        speed: How fast a core is beside one of the machine that estimates.
-    """
-
-    cores: Annotated[int, Field(ge=1)]
-    hour: Annotated[float, Field(ge=0)]
-    speed: Annotated[float, Field(gt=0)] = 1.0
-
-    def bill(self, cpu_seconds: float) -> tuple[float, float]:
-        """Hours that so much work takes on all cores, and what they cost.
-
-        Args:
-            cpu_seconds: Of one core of the machine that estimates.
-        """
-        hours = cpu_seconds / 3600 / self.cores / self.speed
-        return hours, hours * self.hour
-
-
-class Prices(Strict):
-    """Machines by name, in one currency."""
-
-    currency: str
-    machines: dict[str, Machine]
-
-
-def load_prices(path: Path = PRICES) -> Prices:
-    """The price table.
-
-    Raises:
-        ConfigError: It is wrong.
-    """
-    return validate(Prices, read_yaml(path, path.name), path.name)
 
 
 class StageEstimate(BaseModel):

@@ -13,7 +13,6 @@ The driver holds counts and paths, never documents.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from tamis.corpus.exact import sections_for
 from tamis.corpus.manifest import Counts, ShardRecord
 from tamis.corpus.output import Output, open_output
 from tamis.corpus.readers import Shard
-from tamis.engine.base import Engine
+from tamis.engine.base import Engine, available_cores
 from tamis.engine.local import LocalEngine
 from tamis.errors import EngineError, UsageError
 from tamis.fingerprint import code_fingerprint, sha256_of
@@ -136,7 +135,7 @@ def _filter(
     progress: Progress | None,
 ) -> FilterReport:
     started = time.perf_counter()
-    with open_output(plan.output, fingerprint, fresh, plan.format) as output:
+    with open_output(plan.output, fingerprint, fresh, plan.format, plan.wait_seconds) as output:
         if plan.format == "delta":  # files of an earlier version of the table stay readable
             plan = replace(plan, run=output.run)
         if len(output.committed) < len(shards):
@@ -167,8 +166,7 @@ def _sharing(plan: SiftPlan, workers: int) -> SiftPlan:
     """The plan, with the cores shared out among workers; torch would take them all in each."""
     if plan.threads or workers < 2:
         return plan
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return replace(plan, threads=max(1, (cores or 1) // workers))
+    return replace(plan, threads=max(1, available_cores() // workers))
 
 
 @dataclass

@@ -89,6 +89,7 @@ class SiftPlan:
         cascade: Decides what the encoder need not see; None where it sees everything.
         run: Short name of this run of the output, in the names of its files where old
             versions stay readable (Delta); empty elsewhere.
+        wait_seconds: How long to wait for another run that holds the output.
     """
 
     model_dir: str
@@ -108,6 +109,7 @@ class SiftPlan:
     seed: int = 0
     cascade: Cascade | None = None
     run: str = ""
+    wait_seconds: float = 0.0
 
     def read(self, shard: Shard) -> Iterator[Document | Quarantined]:
         """The rows of a shard that this plan wants.

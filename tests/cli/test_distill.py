@@ -9,6 +9,8 @@ import pytest
 
 from cli.app import main
 from cli.distill import _keep
+from deployment.session import Session
+from deployment.stacks import LocalStack
 from tamis.errors import UsageError
 
 
@@ -99,7 +101,7 @@ def versions(monkeypatch, tmp_path):
 
     @contextmanager
     def session(name):
-        yield SimpleNamespace(home=tmp_path)
+        yield Session("local", LocalStack(kind="local", home=str(tmp_path)))
 
     class Registry:
         def champion(self, task):
@@ -110,7 +112,7 @@ def versions(monkeypatch, tmp_path):
                 raise UsageError(f"{task}: given version {version!r}; allowed: 1, 2")
             return SimpleNamespace(version=version)
 
-    monkeypatch.setattr("deployment.stacks.open_session", session)
+    monkeypatch.setattr("deployment.session.open_session", session)
     monkeypatch.setattr("deployment.registry.Registry", Registry)
 
 

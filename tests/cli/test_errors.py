@@ -18,7 +18,7 @@ HEAVY = ("zenml", "mlflow", "torch", "transformers", "sklearn", "pyarrow", "pand
         (["train", "--set", "gate.floor"], "allowed: key=value"),
         (["train", "--set", "sources.0.genres=[blog]"], "patterns over wikipedia"),
         (["train", "--set", "target.keep_at_least=9"], "above 0 and at most 5"),
-        (["train", "--stack", "vertex"], "not configured"),
+        (["train", "--stack", "vertex"], "project: given '<project id>'"),
         (["train", "--stack", "mars"], "allowed: local"),
         (["train", "--result", "/no/such/folder/x.json"], "--result"),
         (["filter", "--threshold", "7"], "above 0 and at most 5"),

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from cli.app import main
+from deployment.session import Session
+from deployment.stacks import LocalStack
 from tamis.corpus.manifest import read_manifest, read_output
 from tamis.errors import DataError
 from tamis.scoring.select import read_report
@@ -209,13 +211,13 @@ def champion(monkeypatch, tmp_path):
 
     @contextmanager
     def session(name):
-        yield SimpleNamespace(home=tmp_path)
+        yield Session("local", LocalStack(kind="local", home=str(tmp_path)))
 
     class Registry:
         def champion(self, task):
             return SimpleNamespace(version="1")
 
-    monkeypatch.setattr("deployment.stacks.open_session", session)
+    monkeypatch.setattr("deployment.session.open_session", session)
     monkeypatch.setattr("deployment.registry.Registry", Registry)
 
 

@@ -117,7 +117,9 @@ def sample(tmp_path, corpus, monkeypatch):
         (model / "weights").write_text(weights)
         loaded = tiny_task(tmp_path, **{"scoring": {"cascade": {"documents": 500}}, **task})
         wanted = FilterRequest(inputs=(str(corpus),), output="", version=version)
-        request = DistillRequest(corpus=wanted, keep=want or Keep())
+        request = DistillRequest(
+            corpus=wanted, samples=str(tmp_path / "home" / "taught"), keep=want or Keep()
+        )
         Counting.texts = 0
         return score_sample(loaded, request, tmp_path / "home"), Counting.texts
 
@@ -217,7 +219,7 @@ def made():
 
 def attach_to(version, cascade, report, tmp_path):
     wanted = FilterRequest(inputs=("x",), output="", version=version)
-    return attach(tiny_task(tmp_path), DistillRequest(corpus=wanted), cascade, report)
+    return attach(tiny_task(tmp_path), DistillRequest(corpus=wanted, samples="s"), cascade, report)
 
 
 def test_a_cascade_is_kept_with_its_reports(registry, made, tmp_path):

@@ -5,12 +5,18 @@ import pytest
 
 from deployment import filtering
 from deployment.filtering import FilterRequest, check, shards_of
+from deployment.session import Session
+from deployment.stacks import LocalStack
 from tamis.corpus.readers import list_shards
 from tamis.errors import ResumeRefused, UsageError
 from tamis.scoring.filter_run import run_filter
 from tests.scoring import filter_stubs as stubs
 from tests.scoring.test_cascade import make
 from tests.tiny import tiny_task
+
+
+def local_session(home):
+    return Session("local", LocalStack(kind="local", home=str(home)))
 
 
 def test_the_embedded_pool_lies_on_one_machine(tmp_path):
@@ -34,7 +40,7 @@ def test_an_output_of_the_encoder_alone_says_how_to_go_on(tmp_path, monkeypatch,
     monkeypatch.setattr(filtering, "_parts", lambda *given: {})
     request = FilterRequest(inputs=(str(tmp_path / "a.jsonl"),), output=out, version="1")
     with pytest.raises(ResumeRefused) as refused:
-        check(tiny_task(tmp_path), request, tmp_path)
+        check(tiny_task(tmp_path), request, local_session(tmp_path))
     assert ("--encoder-only" in str(refused.value)) == (cascade is not None)
 
 

@@ -1,7 +1,8 @@
 import pytest
 
 from deployment import stacks
-from deployment.stacks import PROJECT, LocalStack, Session, load_stack
+from deployment.session import Session
+from deployment.stacks import PROJECT, LocalStack, load_stack
 from tamis.errors import ConfigError, StackError
 
 
@@ -39,19 +40,31 @@ def test_an_unknown_stack_is_refused_with_those_there_are(name):
     assert {"local", "vertex"} <= set(str(caught.value).split("allowed: ")[1].split(", "))
 
 
-def test_vertex_that_is_not_configured_says_so(folder):
-    with pytest.raises(StackError, match=r"^--stack vertex: not configured") as caught:
+def test_a_stack_whose_file_still_has_placeholders_says_which(monkeypatch):
+    with pytest.raises(ConfigError) as caught:
         load_stack("vertex")
-    assert "use --stack local" in str(caught.value)
+    assert caught.value.key == "project"
+    assert caught.value.given == "<project id>"
     assert "\n" not in str(caught.value)
+
+
+def test_stack_files_may_lie_elsewhere(monkeypatch, tmp_path, folder):
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (other / "mine.yaml").write_text("kind: local\nhome: there\n")
+    monkeypatch.setenv("TAMIS_STACKS", str(other))
+    assert load_stack("mine").folder == tmp_path / "there"
+    with pytest.raises(StackError, match="allowed: mine"):
+        load_stack("local")
 
 
 @pytest.mark.parametrize(
     ("text", "key", "allowed"),
     [
         ("kind: local\nhom: x\n", "hom", "did you mean 'home'?"),
-        ("home: x\n", "kind", "required"),
+        ("home: x\n", "kind", "'local' or 'vertex'; this key is required"),
         ("kind: cloud\n", "kind", "'local'"),
+        ("kind: [local]\n", "kind", "'local'"),
         ("kind: local\nhome: 3\n", "home", "text"),
         ("- kind\n", "", "a mapping"),
         ("kind: [\n", "line 2", "valid YAML"),

@@ -12,8 +12,9 @@ from tamis.corpus.readers import list_shards
 from tamis.corpus.settings import FilterSettings, LanguageSettings
 from tamis.engine.local import LocalEngine
 from tamis.errors import ConfigError, UsageError
-from tamis.scoring.estimate import Machine, estimate, load_prices
+from tamis.scoring.estimate import estimate
 from tamis.scoring.filter_run import run_filter
+from tamis.scoring.prices import Machine, load_prices
 from tests.scoring import filter_stubs as stubs
 from tests.scoring.test_stages import prose
 
