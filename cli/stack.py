@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from deployment.components import Component
+    from deployment.vertex.settings import VertexStack
 
 app = typer.Typer(help="Look at the stacks, check them, register them.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="A stack of configs/stacks, such as local or vertex.")]
@@ -97,8 +98,11 @@ def check(name: Name = "vertex") -> None:
 def up(name: Name = "vertex") -> None:
     """Register a remote stack with its ZenML server, or mend what is registered."""
     from deployment import components
+    from deployment.vertex import remote
 
-    _change(name, components.register, "nothing to do: it is as the file says")
+    _change(
+        name, components.register, "nothing to do: it is as the file says", remote.require_secret
+    )
 
 
 @app.command("down")
@@ -109,7 +113,12 @@ def down(name: Name = "vertex") -> None:
     _change(name, components.remove, "nothing to do: it is not registered")
 
 
-def _change(name: str, change: Callable[[str, list[Component]], list[str]], nothing: str) -> None:
+def _change(
+    name: str,
+    change: Callable[[str, list[Component]], list[str]],
+    nothing: str,
+    before: Callable[[VertexStack], None] | None = None,
+) -> None:
     from cli.plan import console
     from deployment import components
     from deployment.session import private_zenml
@@ -119,6 +128,8 @@ def _change(name: str, change: Callable[[str, list[Component]], list[str]], noth
     stack = vertex_stack(name)
     with private_zenml(stack):
         remote.connect(stack)
+        if before is not None:
+            before(stack)
         done = change(name, components.of_vertex(stack))
     for line in done:
         console.print(f"[green]✓[/] {line}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import RestException
+from mlflow.exceptions import MlflowException
 
 from tamis.errors import UsageError
 from tamis.models.classifier import digest
@@ -58,8 +57,11 @@ def ensure_experiment(client: MlflowClient, name: str, files: Path | None = None
         return
     if files is not None:
         files.mkdir(parents=True, exist_ok=True)
-    with suppress(RestException):  # made by another run in the meantime
+    try:
         client.create_experiment(name, artifact_location=files.as_uri() if files else None)
+    except MlflowException:
+        if client.get_experiment_by_name(name) is None:  # not made by another run meanwhile
+            raise
 
 
 class Registry:
@@ -71,8 +73,7 @@ class Registry:
         stack: Any = Client().active_stack
         if stack.model_registry is None:
             raise UsageError(f"stack {stack.name}: it has no model registry")
-        self._registry: Any = stack.model_registry
-        self.client: MlflowClient = self._registry.mlflow_client
+        self.client: MlflowClient = stack.model_registry.mlflow_client
 
     def versions(self, task: str) -> list[Version]:
         """All versions of a task's model, newest first."""
@@ -159,13 +160,18 @@ class Registry:
                 return version, False
         run = mlflow.active_run() or mlflow.last_active_run()
         mlflow.log_artifacts(str(folder), MODEL_FOLDER)
-        registered = self._registry.register_model_version(
+        if not self.client.search_registered_models(f"name='{task}'"):
+            self.client.create_registered_model(task)
+        # By MLflow itself: ZenML's registry asks for a file MLmodel, which ours has not, and a
+        # server that does not find it is asked again for four minutes.
+        registered = self.client.create_model_version(
             name=task,
-            model_source_uri=mlflow.get_artifact_uri(MODEL_FOLDER),
+            source=mlflow.get_artifact_uri(MODEL_FOLDER),
+            run_id=run.info.run_id if run else None,
             description=description,
-            metadata=_metadata(tags | {"digest": found}, run.info.run_id if run else None),
+            tags=tags | {"digest": found},
         )
-        return self.get(task, registered.version), True
+        return self.get(task, str(registered.version)), True
 
     def attach(
         self, version: Version, folder: Path, name: str, fingerprint: str, tags: dict[str, str]
@@ -224,17 +230,6 @@ def log_run(
         mlflow.log_artifacts(folder, "report")
 
 
-def _metadata(tags: dict[str, str], run_id: str | None) -> Any:
-    from zenml.model_registries.base_model_registry import ModelRegistryModelMetadata
-
-    class Metadata(ModelRegistryModelMetadata):
-        model_config = {"extra": "allow", "protected_namespaces": ()}  # noqa: RUF012
-
-    if run_id is not None:
-        tags = tags | {"mlflow_run_id": run_id}
-    return Metadata(**tags)
-
-
 def _version(found: ModelVersion) -> Version:
     return Version(
         name=found.name,
@@ -242,5 +237,5 @@ def _version(found: ModelVersion) -> Version:
         aliases=tuple(sorted(found.aliases)),
         tags=dict(found.tags),
         source=str(found.source),
-        run_id=str(found.run_id or found.tags.get("mlflow_run_id", "")),
+        run_id=str(found.run_id or ""),
     )

@@ -13,7 +13,7 @@ from deployment.session import Session
 from deployment.stacks import LocalStack
 from deployment.vertex.cost import Cost, of_job, summed
 from deployment.vertex.jobs import Jobs, JobState
-from deployment.vertex.options import labels_of, pipeline_options
+from deployment.vertex.options import labels_of, pipeline_options, steps_of
 from deployment.vertex.watch import StepFailed, Tell, close_lost, look_at, watch
 from tamis.errors import EngineError, UsageError
 
@@ -72,7 +72,7 @@ def submit(
     for left in range(stack.retries, -1, -1):
         name = run_name(pipeline.name)
         labels = labels_of(stack, task, pipeline.name, name)
-        options = pipeline_options(stack, labels)
+        options = pipeline_options(stack, steps_of(pipeline, parameters), labels)
         run = pipeline.with_options(run_name=name, tags=[task], **options)(**parameters)
         job_id = job_of(run)
         if job_id is None:  # every step was cached

@@ -68,7 +68,9 @@ def check(name: str, stack: VertexStack, look: Findings) -> None:
         f"MLflow server {uri}",
         lambda: remote.require_answer("mlflow.tracking_uri", f"{uri}/health"),
     )
-    if has_zenml and look.look(f"ZenML secret {stack.mlflow.secret}", lambda: _secret(stack)):
+    if has_zenml and look.look(
+        f"ZenML secret {stack.mlflow.secret}", lambda: remote.require_secret(stack)
+    ):
         registered = look.look(f"stack {name} in ZenML", lambda: _registered(name, stack))
         if registered and has_mlflow:
             look.look("MLflow accepts the secret", lambda: _mlflow(name))
@@ -77,21 +79,6 @@ def check(name: str, stack: VertexStack, look: Findings) -> None:
         look.look(f"Vertex AI in {stack.project}, {stack.region}", lambda: _vertex(stack))
         for image in sorted({stack.image, stack.gpu_image or stack.image}):
             look.look(f"image {image}", lambda image=image: _image(image))  # type: ignore[misc]
-
-
-def _secret(stack: VertexStack) -> None:
-    from zenml.client import Client
-
-    keys = {"basic": ("username", "password"), "token": ("token",)}[stack.mlflow.auth]
-    given = " ".join(f"--{key}=..." for key in keys)
-    mend = f"`zenml secret create {stack.mlflow.secret} {given}`"
-    try:
-        secret = Client().get_secret(stack.mlflow.secret)
-    except KeyError:
-        raise StackError(f"mlflow.secret: ZenML has no {stack.mlflow.secret!r}; {mend}") from None
-    missing = [key for key in keys if key not in secret.values]
-    if missing:
-        raise StackError(f"mlflow.secret: {stack.mlflow.secret} has no {missing[0]}; {mend}")
 
 
 def _registered(name: str, stack: VertexStack) -> None:

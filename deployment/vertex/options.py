@@ -8,9 +8,10 @@ the two for a step, and with custom jobs leaves everything else out without a wo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from deployment.vertex.settings import STEPS, Machine, VertexStack
+from deployment.vertex.settings import Machine, VertexStack
 
 ACCELERATOR = "cloud.google.com/gke-accelerator"
 _LONGEST = 63
@@ -27,11 +28,21 @@ def labels_of(stack: VertexStack, task: str, pipeline: str, run: str) -> dict[st
     return stack.labels | {key: label(value) for key, value in ours.items()}
 
 
-def pipeline_options(stack: VertexStack, labels: dict[str, str]) -> dict[str, Any]:
+def steps_of(pipeline: Any, parameters: Mapping[str, Any]) -> list[str]:
+    """Names of a pipeline's steps; nothing is run."""
+    draft = pipeline.copy()
+    draft.prepare(**parameters)
+    return list(draft.invocations)
+
+
+def pipeline_options(
+    stack: VertexStack, steps: Iterable[str], labels: dict[str, str]
+) -> dict[str, Any]:
     """Options of ``Pipeline.with_options`` for a run on the stack.
 
     Args:
         stack: The stack.
+        steps: Of the pipeline.
         labels: Of every job of the run.
     """
     from zenml.config import DockerSettings
@@ -46,7 +57,7 @@ def pipeline_options(stack: VertexStack, labels: dict[str, str]) -> dict[str, An
             # We wait ourselves, to show the steps and to tell a lost machine from a failure.
             "orchestrator": VertexOrchestratorSettings(labels=labels, synchronous=False),
         },
-        "steps": {step: {"settings": step_settings(stack, step, labels)} for step in STEPS},
+        "steps": {step: {"settings": step_settings(stack, step, labels)} for step in steps},
     }
 
 

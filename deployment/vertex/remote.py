@@ -71,6 +71,26 @@ def connect(stack: VertexStack) -> None:
         ) from None
 
 
+def require_secret(stack: VertexStack) -> None:
+    """See whether ZenML has the credentials of the MLflow server.
+
+    Raises:
+        StackError: It has not.
+    """
+    from zenml.client import Client
+
+    keys = {"basic": ("username", "password"), "token": ("token",)}[stack.mlflow.auth]
+    given = " ".join(f"--{key}=..." for key in keys)
+    mend = f"`zenml secret create {stack.mlflow.secret} {given}`"
+    try:
+        secret = Client().get_secret(stack.mlflow.secret)
+    except KeyError:
+        raise StackError(f"mlflow.secret: ZenML has no {stack.mlflow.secret!r}; {mend}") from None
+    missing = [key for key in keys if key not in secret.values]
+    if missing:
+        raise StackError(f"mlflow.secret: {stack.mlflow.secret} has no {missing[0]}; {mend}")
+
+
 def require_answer(key: str, url: str) -> None:
     """See whether a server is there, without credentials.
 

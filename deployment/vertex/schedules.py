@@ -13,7 +13,7 @@ from croniter import croniter
 
 from deployment.paths import require_shared_sources
 from deployment.vertex import google
-from deployment.vertex.options import label, labels_of, pipeline_options
+from deployment.vertex.options import label, labels_of, pipeline_options, steps_of
 from deployment.vertex.settings import VertexStack
 from tamis.errors import EngineError, UsageError
 
@@ -89,7 +89,8 @@ class Schedules:
             raise UsageError(f"--name: given {name!r}; allowed: a name that no schedule has")
         task = parameters["task"].name
         labels = labels_of(self._stack, task, pipeline.name, name)
-        options = pipeline_options(self._stack, labels)
+        steps = steps_of(pipeline, parameters)
+        options = pipeline_options(self._stack, steps, labels)
         scheduled = pipeline.with_options(
             run_name=f"{label(name)}-{{date}}-{{time}}",
             schedule=Schedule(name=name, cron_expression=cron),

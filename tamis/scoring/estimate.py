@@ -30,6 +30,7 @@ from tamis.evaluation.bootstrap import Interval
 from tamis.scoring.filter_report import FilterReport
 from tamis.scoring.filter_run import run_filter
 from tamis.scoring.plan import Scorer, SiftPlan
+from tamis.scoring.prices import Machine
 from tamis.scoring.progress import RunState
 
 _RESAMPLES = 1_000
