@@ -1,6 +1,6 @@
 # Tamis. `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dashboard check test bench bench-filter bench-gpu clean
+.PHONY: help setup demo dashboard check test test-vertex bench bench-filter bench-gpu clean
 
 # Python 3.11 or 3.12, whichever is there.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -38,6 +38,9 @@ check: setup ## Lint, format and types.
 
 test: check ## Every test.
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-vertex: setup ## The Vertex AI stack alone, against a stand-in on this machine.
+	@$(BIN)/python -m pytest -n 1 --dist loadgroup tests/vertex
 
 bench: setup ## Scoring beside transformers, sentence-transformers and fastText, on the same documents.
 	@$(BIN)/python bench/scoring.py

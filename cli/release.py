@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.options import DryRun, ResultFile, Settings, StackName, TaskName
+
+if TYPE_CHECKING:
+    from deployment.ledger import Entry
+    from deployment.registry import Registry, Version
+    from deployment.session import Session
+    from deployment.vertex.endpoints import Served
+
+OnEndpoint = Annotated[
+    bool, typer.Option("--endpoint", help="On Vertex AI: have the endpoint serve it, too.")
+]
 
 
 def promote(
@@ -18,6 +29,17 @@ def promote(
     force: Annotated[
         bool, typer.Option("--force", help="Promote a version that the gate refused.")
     ] = False,
+    endpoint: OnEndpoint = False,
+    traffic: Annotated[
+        int | None,
+        typer.Option(
+            "--traffic",
+            min=1,
+            max=100,
+            help="With --endpoint: percent of the traffic; the stack's canary share by default, "
+            "and no less than it has.",
+        ),
+    ] = None,
     settings: Settings = [],  # noqa: B006
     dry_run: DryRun = False,
     result: ResultFile = None,
@@ -28,6 +50,7 @@ def promote(
 
     clock = Clock()
     loaded = prepare(task, stack, settings, result)
+    _check(endpoint, traffic, stack)
     from deployment.session import open_session
 
     with open_session(stack) as session:
@@ -53,28 +76,42 @@ def promote(
             alias="champion",
             decision=DecisionOut(passed=passed, reasons=(reason,)),
         )
+        book = ledger.Ledger(session.ledger, loaded.name)
+        serving = _Serving(session, registry, task, loaded.name) if endpoint else None
+        share = serving.share(chosen, traffic) if serving else 0
+        # There is only the endpoint to mend where registry and ledger say so already.
+        settled = serving is not None and _is_champion(chosen, book.entries())
         if dry_run:
-            show_plan(f"promote {loaded.name} version {chosen.version}", [("reason", reason)])
+            lines: list[tuple[str, object]] = [("reason", reason)]
+            lines += serving.plan(chosen, share) if serving else []
+            show_plan(f"promote {loaded.name} version {chosen.version}", lines)
             write(outcome.model_copy(update={"status": "planned", "alias": None}), result)
             return
-        if not passed and not force:
+        if not passed and not force and not settled:
             console.print(
                 f"[red]✗[/] version {chosen.version} was refused by the gate; --force promotes it"
             )
             write(outcome.model_copy(update={"status": "refused", "alias": None}), result)
             raise typer.Exit(3)
-        book = ledger.Ledger(session.ledger, loaded.name)
-        entry = ledger.promote(registry, book, loaded.name, chosen.version, (reason,), "promote")
+        before = "the same"
+        if not settled:
+            reasons = (reason,)
+            entry = ledger.promote(registry, book, loaded.name, chosen.version, reasons, "promote")
+            before = entry.previous or "none"
         console.print(
-            f"[green]✓[/] {loaded.name} version {chosen.version} is champion "
-            f"(before: {entry.previous or 'none'})"
+            f"[green]✓[/] {loaded.name} version {chosen.version} is champion (before: {before})"
         )
-    write(outcome.model_copy(update={"seconds": clock.seconds()}), result)
+        outputs = {}
+        if serving is not None:
+            keep = _replaced(book.entries(), chosen.version)
+            outputs = serving.promote(chosen, share, keep)
+    write(outcome.model_copy(update={"outputs": outputs, "seconds": clock.seconds()}), result)
 
 
 def rollback(
     task: TaskName = "edu_quality",
     stack: StackName = "local",
+    endpoint: OnEndpoint = False,
     settings: Settings = [],  # noqa: B006
     dry_run: DryRun = False,
     result: ResultFile = None,
@@ -85,6 +122,7 @@ def rollback(
 
     clock = Clock()
     loaded = prepare(task, stack, settings, result)
+    _check(endpoint, None, stack)
     from deployment.session import open_session
 
     with open_session(stack) as session:
@@ -92,11 +130,15 @@ def rollback(
         from deployment.registry import Registry
 
         registry = Registry()
+        serving = _Serving(session, registry, task, loaded.name) if endpoint else None
         book = ledger.Ledger(session.ledger, loaded.name)
         if dry_run:
             champion = registry.champion(loaded.name).version
             before = ledger.previous_champion(book.entries(), champion)
-            show_plan(f"rollback {loaded.name}", [("champion", champion), ("to", before or "none")])
+            lines: list[tuple[str, object]] = [("champion", champion), ("to", before or "none")]
+            if serving is not None and before is not None:
+                lines += serving.plan(registry.get(loaded.name, before), 100)
+            show_plan(f"rollback {loaded.name}", lines)
             write(Result(verb="rollback", task=loaded.name, stack=stack, status="planned"), result)
             return
         entry = ledger.rollback(registry, book, loaded.name, "rollback")
@@ -104,6 +146,9 @@ def rollback(
             f"[green]✓[/] {loaded.name} version {entry.champion} is champion again "
             f"(before: {entry.previous})"
         )
+        outputs = {}
+        if serving is not None:
+            outputs = serving.rollback(registry.champion(loaded.name))
     write(
         Result(
             verb="rollback",
@@ -111,7 +156,128 @@ def rollback(
             stack=stack,
             model_version=entry.champion,
             alias="champion",
+            outputs=outputs,
             seconds=clock.seconds(),
         ),
         result,
     )
+
+
+def _check(endpoint: bool, traffic: int | None, stack: str) -> None:
+    """Refuse ``--endpoint`` where there can be none, before anything is changed."""
+    from deployment.vertex.serving_models import serving_stack
+    from tamis.errors import UsageError
+
+    if endpoint:
+        serving_stack(stack)
+    elif traffic is not None:
+        raise UsageError(f"--traffic: given {traffic}; allowed: only with --endpoint")
+
+
+def _is_champion(version: Version, entries: list[Entry]) -> bool:
+    """Whether registry and ledger both say that a version is champion."""
+    return (
+        "champion" in version.aliases
+        and bool(entries)
+        and (entries[-1].champion == version.version)
+    )
+
+
+def _replaced(entries: list[Entry], champion: str) -> str | None:
+    """The version that a champion took over from, by a promotion or a rollback."""
+    return next(
+        (
+            entry.previous
+            for entry in reversed(entries)
+            if entry.champion == champion and entry.previous not in (champion, None)
+        ),
+        None,
+    )
+
+
+class _Serving:
+    """What ``--endpoint`` adds; made before anything is changed, so that what fails, fails then."""
+
+    def __init__(self, session: Session, registry: Registry, given: str, task: str) -> None:
+        from deployment.vertex.endpoints import Endpoints
+
+        self._session, self._registry = session, registry
+        self._given, self._task = given, task
+        self._endpoints = Endpoints(session.vertex)
+        self._before = self._endpoints.state(task)
+
+    def share(self, version: Version, asked: int | None) -> int:
+        """Percent of the traffic that a version is going to have."""
+        return self._endpoints.share(self._before, version.version, asked)
+
+    def plan(self, version: Version, share: int) -> list[tuple[str, object]]:
+        """What would be done."""
+        there = self._endpoints.is_uploaded(self._task, version.version, version.tags["digest"])
+        then = self._before.after(version.version, share)
+        order = sorted(then, key=lambda name: (-then[name], name))
+        return [
+            ("upload", f"version {version.version}" + (" is uploaded" if there else "")),
+            ("endpoint", self._endpoints.name(self._task)),
+            ("serves", self._before),
+            ("then", ", ".join(f"version {name}: {then[name]}%" for name in order)),
+        ]
+
+    def promote(self, version: Version, share: int, keep: str | None) -> dict[str, str]:
+        """Upload a champion and give it its share; where the endpoint is, for the result."""
+
+        def change() -> Served:
+            self._upload(version)
+            return self._endpoints.deploy(self._task, version.version, share, keep)
+
+        return self._after_the_registry(version, share, change)
+
+    def rollback(self, version: Version) -> dict[str, str]:
+        """Give a restored champion all traffic; where the endpoint is, for the result."""
+
+        def change() -> Served:
+            digest = version.tags["digest"]
+            if not self._endpoints.is_uploaded(self._task, version.version, digest):
+                self._upload(version)
+            return self._endpoints.rollback(self._task, version.version)
+
+        return self._after_the_registry(version, 100, change)
+
+    def _upload(self, version: Version) -> None:
+        from deployment.vertex.serving_models import publish_version
+
+        cache = self._session.home / "models"
+        files = publish_version(self._session.vertex, self._registry, version, cache)
+        digest = version.tags["digest"]
+        self._endpoints.upload(self._task, version.version, files, {"digest": digest})
+
+    def _after_the_registry(
+        self, version: Version, share: int, change: Callable[[], Served]
+    ) -> dict[str, str]:
+        """Change the endpoint; registry and ledger have changed, so say how to make it follow."""
+        from cli.plan import console
+        from tamis.errors import EngineError, TamisError
+
+        again = (
+            f"`python run.py promote --task {self._given} --stack {self._session.name} "
+            f"--version {version.version} --endpoint --traffic"
+        )
+        try:
+            with console.status("Vertex AI is at work; a deployment takes minutes"):
+                served = change()
+        except TamisError as error:
+            raise EngineError(
+                f"{self._task}: the registry says version {version.version} is champion, the "
+                f"endpoint {self._serves()}: {error}; {again} {share}` mends that"
+            ) from error
+        console.print(f"[green]✓[/] the endpoint serves {served}", soft_wrap=True)
+        if not served.agrees:
+            console.print(f"  {again} 100` gives it the rest", soft_wrap=True)
+        return {"endpoint": served.endpoint} if served.endpoint else {}
+
+    def _serves(self) -> str:
+        from tamis.errors import TamisError
+
+        try:
+            return f"serves {self._endpoints.state(self._task)}"
+        except TamisError:
+            return f"served {self._before} before"

@@ -39,8 +39,10 @@ def _table(session: Session, found: list[Any]) -> Table:
     from deployment.runs import status_of
 
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "task", "status", "started", "minutes"):
-        table.add_column(column, justify="right" if column == "minutes" else "left", no_wrap=True)
+    for column in ("run", "task", "status", "minutes"):
+        # A name that is cut is no name.
+        fixed = {"overflow": "fold"} if column == "task" else {"no_wrap": True}
+        table.add_column(column, justify="right" if column == "minutes" else "left", **fixed)
     styles = {"completed": "green", "failed": "red", "stopped": "yellow", "running": "cyan"}
     for run in found:
         status = status_of(session, run)
@@ -51,7 +53,6 @@ def _table(session: Session, found: list[Any]) -> Table:
             run.name,
             ", ".join(tag.name for tag in run.tags),
             f"[{style}]{status}[/]",
-            f"{began:%Y-%m-%d %H:%M}",
             minutes,
         )
     return table

@@ -14,7 +14,7 @@ from deployment.stacks import LocalStack
 from deployment.vertex.cost import Cost, of_job, summed
 from deployment.vertex.jobs import Jobs, JobState
 from deployment.vertex.options import labels_of, pipeline_options, steps_of
-from deployment.vertex.watch import StepFailed, Tell, close_lost, look_at, watch
+from deployment.vertex.watch import StepFailed, Tell, close, look_at, watch
 from tamis.errors import EngineError, UsageError
 
 STOP_SECONDS = 120.0
@@ -65,7 +65,8 @@ def submit(
     """
     stack, task = session.stack, parameters["task"].name
     if isinstance(stack, LocalStack):
-        return Ran(pipeline.with_options(tags=[task])(**parameters))
+        named = pipeline.with_options(run_name=run_name(pipeline.name), tags=[task])
+        return Ran(named(**parameters))
     require_shared_sources(parameters["task"])
     jobs = Jobs(stack)
     costs: list[Cost] = []
@@ -84,7 +85,7 @@ def submit(
         if job.state == "SUCCEEDED":
             return Ran(run, summed(costs))
         failed = look_at(run, job)
-        close_lost(run, failed)
+        close(run, job, str(failed))
         if not failed.lost or not left:
             raise failed
         tell(failed.step, "lost", 0.0)
@@ -176,12 +177,7 @@ def stop(session: Session, name: str) -> JobState:
     jobs = Jobs(session.stack)
     jobs.cancel(job_id)
     job = jobs.wait_for_end(job_id, STOP_SECONDS)
-    for step in find(str(run.id)).steps.values():
-        if not step.status.is_finished:
-            publish_utils.publish_stopped_step_run(step.id)
-    publish_utils.publish_pipeline_run_status_update(
-        run.id, ExecutionStatus.STOPPED, status_reason="python run.py stop"
-    )
+    close(find(str(run.id)), job, "python run.py stop")
     return job
 
 

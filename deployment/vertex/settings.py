@@ -61,6 +61,7 @@ Url = Annotated[str, _like(_URL, "an address such as https://zenml.example.org")
 Image = Annotated[
     str, _like(_IMAGE, "an image with its tag or digest, such as REGION-docker.pkg.dev/P/R/steps:1")
 ]
+Route = Annotated[str, _like(r"/[A-Za-z0-9._~/\-]*", "a path such as /predict")]
 Label = Annotated[
     str, _like(r"[a-z0-9_\-]{0,63}", "at most 63 lower-case letters, digits, _ and -")
 ]
@@ -134,6 +135,42 @@ class Mlflow(Strict):
     auth: Literal["basic", "token"] = "basic"
 
 
+class Serving(Strict):
+    """The container that serves models on an endpoint, and what it runs on.
+
+    Attributes:
+        image: That answers over HTTP; it finds the model's files at ``AIP_STORAGE_URI``.
+        predict_route: Where it takes predictions, ``AIP_PREDICT_ROUTE``.
+        health_route: Where it says that it is ready, ``AIP_HEALTH_ROUTE``.
+        port: That it listens on, ``AIP_HTTP_PORT``.
+        machine_type: Of each replica.
+        gpu: Accelerators of each replica.
+        min_replicas: That always run; Vertex AI bills them by the hour.
+        max_replicas: That Vertex AI may scale to.
+        canary: Percent of the traffic that a new version gets first; 100 is all at once.
+        timeout_minutes: How long a deployment may take before it counts as failed.
+    """
+
+    image: Image
+    predict_route: Route = "/predict"
+    health_route: Route = "/readyz"
+    port: int = Field(default=8080, ge=1, le=65_535)
+    machine_type: Annotated[
+        str, _like(r"[a-z][a-z0-9]+-[a-z0-9\-]+", "a machine type such as n2-standard-4")
+    ] = "n2-standard-4"
+    gpu: Gpu | None = None
+    min_replicas: int = Field(default=1, ge=1, le=1_000)
+    max_replicas: int = Field(default=1, ge=1, le=1_000)
+    canary: int = Field(default=100, ge=1, le=100)
+    timeout_minutes: int = Field(default=30, ge=1, le=120)
+
+    @model_validator(mode="after")
+    def _room_to_scale(self) -> Serving:
+        if self.max_replicas < self.min_replicas:
+            raise wrong("max_replicas", self.max_replicas, f"from min_replicas={self.min_replicas}")
+        return self
+
+
 class VertexStack(Strict):
     """Runs on Vertex AI, artifacts in a bucket, ZenML and MLflow on their servers.
 
@@ -154,6 +191,7 @@ class VertexStack(Strict):
         steps: Which machine a step gets; ``default`` is for those that are not named.
         retries: How often a run that lost a machine is submitted again.
         scratch: Folder for temporary files on the machines.
+        serving: What serves promoted models; None where no endpoint is wanted.
     """
 
     kind: Literal["vertex"]
@@ -184,6 +222,7 @@ class VertexStack(Strict):
     steps: dict[str, str]
     retries: int = Field(default=2, ge=0, le=10)
     scratch: Annotated[str, _like(r"/[^\s<>]+", "an absolute path")] = "/tmp/tamis"  # noqa: S108
+    serving: Serving | None = None
 
     @model_validator(mode="after")
     def _machines_are_known(self) -> VertexStack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -99,15 +100,20 @@ def _exception(step: Any) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def close_lost(run: Any, failed: StepFailed) -> None:
-    """Have ZenML's record say that a run failed whose last word never came."""
+def close(run: Any, job: JobState, reason: str) -> None:
+    """Have ZenML's record say how a run ended whose last word never came."""
     from zenml.enums import ExecutionStatus
+    from zenml.exceptions import IllegalOperationError
     from zenml.orchestrators import publish_utils
 
-    for step in run.steps.values():
-        if not step.status.is_finished:
-            publish_utils.publish_failed_step_run(step.id)
-    if not run.status.is_finished:
-        publish_utils.publish_pipeline_run_status_update(
-            run.id, ExecutionStatus.FAILED, status_reason=str(failed)
-        )
+    stopped = job.state == "CANCELLED"
+    end_step = (
+        publish_utils.publish_stopped_step_run if stopped else publish_utils.publish_failed_step_run
+    )
+    status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
+    # The server may end the run with its last step, and another terminal may watch it, too.
+    with suppress(IllegalOperationError):
+        for step in run.steps.values():
+            if not step.status.is_finished:
+                end_step(step.id)
+        publish_utils.publish_pipeline_run_status_update(run.id, status, status_reason=reason)

@@ -78,4 +78,5 @@ def create_app(settings: Settings) -> FastAPI:
         api.include_router(service.router(state))
     app.include_router(api)
     app.include_router(inspection.router(state))
+    app.include_router(inspection.registry())
     return app

@@ -6,7 +6,7 @@ import signal
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from tests.vertex.standin.errors import ApiError, missing, refused_state
 from tests.vertex.standin.resources import Resource, read_json
@@ -19,6 +19,17 @@ def _without_spec(schedule: Resource) -> Resource:
     request = schedule["createPipelineJobRequest"]
     job = {key: value for key, value in request["pipelineJob"].items() if key != "pipelineSpec"}
     return schedule | {"createPipelineJobRequest": request | {"pipelineJob": job}}
+
+
+def registry() -> APIRouter:
+    """An image registry that holds the tags that begin with 1, as far as asking for them goes."""
+    routes = APIRouter(prefix="/v2")
+
+    @routes.head("/{path:path}/manifests/{reference}")
+    async def manifest(path: str, reference: str) -> Response:
+        return Response(status_code=200 if reference.startswith("1") else 404)
+
+    return routes
 
 
 def router(state: State) -> APIRouter:
