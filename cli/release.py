@@ -165,10 +165,11 @@ def rollback(
 
 def _check(endpoint: bool, traffic: int | None, stack: str) -> None:
     """Refuse ``--endpoint`` where there can be none, before anything is changed."""
-    from deployment.vertex.serving_models import serving_stack
     from tamis.errors import UsageError
 
     if endpoint:
+        from deployment.vertex.serving_models import serving_stack
+
         serving_stack(stack)
     elif traffic is not None:
         raise UsageError(f"--traffic: given {traffic}; allowed: only with --endpoint")
