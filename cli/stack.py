@@ -55,6 +55,7 @@ def show(name: Name = "local", stack: GivenName = None) -> None:
             ("image", loaded.image),
             ("gpu image", loaded.gpu_image or loaded.image),
             ("runs as", loaded.service_account),
+            ("serving", loaded.serving.image if loaded.serving else "none"),
             *((f"  {step}", describe(loaded.machine_of(step))) for step in loaded.steps),
         ]
     for key, value in [*lines, ("outputs", session.outputs), ("ledger", session.ledger)]:

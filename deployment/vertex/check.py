@@ -77,7 +77,8 @@ def check(name: str, stack: VertexStack, look: Findings) -> None:
     if has_login:
         look.look(f"bucket {stack.bucket}", lambda: _bucket(stack))
         look.look(f"Vertex AI in {stack.project}, {stack.region}", lambda: _vertex(stack))
-        for image in sorted({stack.image, stack.gpu_image or stack.image}):
+        serving = {stack.serving.image} if stack.serving else set()
+        for image in sorted({stack.image, stack.gpu_image or stack.image} | serving):
             look.look(f"image {image}", lambda image=image: _image(image))  # type: ignore[misc]
 
 
@@ -118,14 +119,14 @@ def _vertex(stack: VertexStack) -> None:
 
 @contextmanager
 def _google(what: str, role: str, stack: VertexStack) -> Iterator[None]:
-    from google.api_core.exceptions import Forbidden, GoogleAPICallError, Unauthenticated
+    from google.api_core.exceptions import Forbidden, GoogleAPICallError, Unauthorized
     from google.auth.exceptions import RefreshError
 
     try:
         yield
     except StackError:
         raise
-    except (RefreshError, Unauthenticated):
+    except (RefreshError, Unauthorized):
         raise StackError(f"{what}: the credentials are refused; {google.HOW_TO_LOG_IN}") from None
     except (Forbidden, PermissionError) as error:
         raise StackError(

@@ -168,7 +168,7 @@ def test_what_may_stand_in_it(path, value):
         ("machines.gpu.gpu.count", 0, "greater than or equal to 1"),
         ("machines.gpu.gpu.count", 17, "less than or equal to 16"),
         ("machines.gpu.gpu.count", 1.5, "a whole number"),
-        ("machines.gpu.gpu", "NVIDIA_L4", "object"),
+        ("machines.gpu.gpu", "NVIDIA_L4", "a mapping of keys to values"),
         ("machines.gpu.spot", "yes", "true or false"),
         ("machines.gpu.boot_disk_gb", 99, "greater than or equal to 100"),
         ("machines.gpu.boot_disk_gb", 64_001, "less than or equal to 64000"),
@@ -206,6 +206,7 @@ def test_what_must_be_there(path):
         ("gpu-image", "us-docker.pkg.dev/p/r/steps:1", "(did you mean 'gpu_image'?)"),
         ("mlflow.password", "secret", "one of the keys auth, secret, tracking_uri"),
         ("mlflow.secrets", "secret", "(did you mean 'secret'?)"),
+        ("machines.cpu.memry", "16GiB", "(did you mean 'memory'?)"),
     ],
 )
 def test_an_unknown_key_is_refused_with_those_there_are(path, value, hint):
@@ -271,7 +272,7 @@ def test_there_is_room_for_the_labels_that_every_job_gets():
 @pytest.mark.parametrize("key", ["Team", "7th", "", "k" * 64, "a b"])
 def test_a_wrong_name_of_a_label_is_refused(key):
     error = refused(with_value("labels", {key: "data"}))
-    assert error.key.startswith("labels") and error.given == key
+    assert (error.key, error.given) == (f"labels.{key}", key)
     assert error.allowed == "a lower-case word of at most 63 characters"
 
 
