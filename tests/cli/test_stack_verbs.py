@@ -336,9 +336,9 @@ def test_the_last_runs_are_listed(tell, runs):
     code, out, _ = tell("runs", "-s", "mine")
     assert code == 0
     assert [line.split() for line in out.splitlines()] == [
-        ["run", "task", "status", "started", "minutes"],
-        ["training-8", "toy", "running", "2025-05-01", "12:00"],
-        ["training-7", "toy", "failed", "2025-05-01", "12:00", "90.0"],
+        ["run", "task", "status", "minutes"],
+        ["training-8", "toy", "running"],
+        ["training-7", "toy", "failed", "90.0"],
     ]
     assert len(tell("runs", "-s", "mine", "-n", "1")[1].splitlines()) == 2
     runs.clear()

@@ -7,7 +7,7 @@ import pytest
 from deployment.vertex import jobs as polling
 from deployment.vertex import watch as watching
 from deployment.vertex.jobs import Jobs, JobState, TaskState
-from deployment.vertex.watch import StepFailed, close_lost, look_at, watch
+from deployment.vertex.watch import StepFailed, look_at, watch
 from tamis.errors import EngineError, UsageError
 
 BEGAN = datetime(2025, 5, 1, 12, tzinfo=UTC)
@@ -186,33 +186,60 @@ def test_what_failed_can_be_caught_as_an_error_of_the_engine():
     assert (error.step, error.run, error.lost) == ("train", "training-7", True)
 
 
-def status(value):
-    return SimpleNamespace(value=value, is_finished=value in ("completed", "cached", "failed"))
+class Illegal(Exception):
+    """What ZenML says of a run that has ended already."""
 
 
-def test_zenml_is_told_of_the_steps_whose_last_word_never_came(monkeypatch):
+@pytest.fixture
+def published(monkeypatch):
+    """What ZenML was told of steps and runs."""
     told = []
+
+    def update(run, status, status_reason):
+        if run == "ended":
+            raise Illegal
+        told.append((run, status, status_reason))
+
     publish = SimpleNamespace(
-        publish_failed_step_run=told.append,
-        publish_pipeline_run_status_update=lambda run, status, status_reason: told.append(
-            (run, status, status_reason)
-        ),
+        publish_failed_step_run=lambda step: told.append(("failed", step)),
+        publish_stopped_step_run=lambda step: told.append(("stopped", step)),
+        publish_pipeline_run_status_update=update,
     )
-    enums = SimpleNamespace(ExecutionStatus=SimpleNamespace(FAILED="failed"))
-    monkeypatch.setitem(sys.modules, "zenml", SimpleNamespace())
-    monkeypatch.setitem(sys.modules, "zenml.enums", enums)
-    orchestrators = SimpleNamespace(publish_utils=publish)
-    monkeypatch.setitem(sys.modules, "zenml.orchestrators", orchestrators)
-    steps = {
-        name: SimpleNamespace(id=name, status=status(value))
-        for name, value in (("ingest", "completed"), ("train", "running"), ("gate", "cached"))
+    statuses = SimpleNamespace(FAILED="failed", STOPPED="stopped")
+    fakes = {
+        "zenml": SimpleNamespace(),
+        "zenml.enums": SimpleNamespace(ExecutionStatus=statuses),
+        "zenml.exceptions": SimpleNamespace(IllegalOperationError=Illegal),
+        "zenml.orchestrators": SimpleNamespace(publish_utils=publish),
     }
-    lost = StepFailed("step train lost its machine", "train", "training-7", True)
-    close_lost(SimpleNamespace(id="run", steps=steps, status=status("running")), lost)
-    assert told == ["train", ("run", "failed", "step train lost its machine")]
-    told.clear()
-    close_lost(SimpleNamespace(id="run", steps={}, status=status("failed")), lost)
-    assert told == []
+    for name, made in fakes.items():
+        monkeypatch.setitem(sys.modules, name, made)
+    return told
+
+
+def record(run, **steps):
+    ended = ("completed", "cached", "failed")
+    return SimpleNamespace(
+        id=run,
+        steps={
+            name: SimpleNamespace(id=name, status=SimpleNamespace(is_finished=status in ended))
+            for name, status in steps.items()
+        },
+    )
+
+
+@pytest.mark.parametrize(("state", "status"), [("FAILED", "failed"), ("CANCELLED", "stopped")])
+def test_zenml_is_told_of_what_had_no_last_word(published, state, status):
+    run = record("run", ingest="completed", train="running", gate="cached", split="initializing")
+    watching.close(run, job(state), "step train lost its machine")
+    assert published == [
+        (status, "train"), (status, "split"), ("run", status, "step train lost its machine"),
+    ]  # fmt: skip
+
+
+def test_a_run_that_has_ended_already_is_left(published):
+    watching.close(record("ended", ingest="completed"), job("FAILED"), "late")
+    assert not published
 
 
 def resource(state="PIPELINE_STATE_RUNNING", tasks=(), error=""):
