@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -201,6 +201,15 @@ def _allowed(model: type[BaseModel], error: ErrorDetails, location: list[Any]) -
     return message[0].lower() + message[1:]
 
 
+class _Entries:
+    """Stands for a mapping of free keys, between its field and the models of its values."""
+
+    model_fields: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values = values
+
+
 def _children(annotation: Any) -> list[Any]:
     """The model classes that an annotation may hold, through unions, lists and Annotated."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -208,6 +217,8 @@ def _children(annotation: Any) -> list[Any]:
     origin = typing.get_origin(annotation)
     if origin is Annotated:
         return _children(typing.get_args(annotation)[0])
+    if origin is dict:
+        return [_Entries(_children(typing.get_args(annotation)[1]))]
     if origin in (typing.Union, types.UnionType, tuple, list):
         return [child for arg in typing.get_args(annotation) for child in _children(arg)]
     return []
@@ -221,7 +232,8 @@ def _step(models: list[Any], part: Any) -> list[Any]:
     if isinstance(part, int):
         return models
     fields = [m.model_fields[part].annotation for m in models if part in m.model_fields]
-    return [child for annotation in fields for child in _children(annotation)]
+    entries = [child for m in models if isinstance(m, _Entries) for child in m.values]
+    return entries + [child for annotation in fields for child in _children(annotation)]
 
 
 def _tags(model: Any) -> tuple[Any, ...]:
@@ -243,7 +255,7 @@ def _without_tags(model: type[BaseModel], location: list[Any]) -> list[Any]:
     kept: list[Any] = []
     for part in location:
         known = [key for m in models for key in m.model_fields]
-        tagged = any(part in _tags(m) for m in models)
+        tagged = any(part in _tags(m) or isinstance(m, _Entries) for m in models)
         unknown_key = bool(models) and part is location[-1]
         if isinstance(part, str) and part not in known and not tagged and not unknown_key:
             continue  # the branch of a plain union

@@ -57,7 +57,7 @@ Region = Annotated[str, _like(r"[a-z]+-[a-z]+\d+", "a region such as us-central1
 Bucket = Annotated[
     str, _like(r"gs://[a-z0-9][a-z0-9._\-]{1,220}[a-z0-9]", "a bucket such as gs://my-tamis")
 ]
-Url = Annotated[str, _like(_URL, "an address such as https://zenml.example.org")]
+Url = Annotated[str, _like(_URL, "an address such as https://server.example.org")]
 Image = Annotated[
     str, _like(_IMAGE, "an image with its tag or digest, such as REGION-docker.pkg.dev/P/R/steps:1")
 ]
