@@ -8,6 +8,7 @@ from typing import Any
 
 from deployment.stacks import LocalStack
 from deployment.vertex.settings import VertexStack
+from tamis.errors import StackError
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Component:
     Attributes:
         kind: ZenML's name of its type, such as ``artifact_store``.
         flavor: Of ZenML's flavours.
-        settings: Its configuration.
+        settings: Its configuration; None takes out what was set before.
     """
 
     kind: str
@@ -41,14 +42,15 @@ def of_vertex(stack: VertexStack) -> list[Component]:
         "project": stack.project,
         "location": stack.region,
         "workload_service_account": stack.service_account,
+        "network": stack.network,
     }
-    if stack.network is not None:
-        orchestrator["network"] = stack.network
     keys = {
         "basic": {"tracking_username": "username", "tracking_password": "password"},
         "token": {"tracking_token": "token"},
     }[stack.mlflow.auth]
-    references = {setting: f"{{{{{stack.mlflow.secret}.{key}}}}}" for setting, key in keys.items()}
+    unused = dict.fromkeys(("tracking_username", "tracking_password", "tracking_token"))
+    secret = stack.mlflow.secret
+    references = unused | {setting: f"{{{{{secret}.{key}}}}}" for setting, key in keys.items()}
     return [
         Component("orchestrator", "vertex", orchestrator),
         Component("artifact_store", "gcp", {"path": stack.bucket}),
@@ -99,9 +101,13 @@ def register(name: str, wanted: list[Component]) -> list[str]:
         kind = StackComponentType(component.kind)
         found = _found(client, name, component)
         if found is not None and found.flavor_name != component.flavor:
-            raise ValueError(f"{title}: {component.kind} is of flavour {found.flavor_name}")
+            raise StackError(
+                f"ZenML: {component.kind} {title} is of flavour {found.flavor_name}, not "
+                f"{component.flavor}; `zenml {component.kind.replace('_', '-')} delete {title}`"
+            )
         if found is None:
-            client.create_stack_component(title, component.flavor, kind, component.settings)
+            given = {key: value for key, value in component.settings.items() if value is not None}
+            client.create_stack_component(title, component.flavor, kind, given)
             done.append(f"{component.kind} made ({component.flavor})")
         elif changed := _changed(found.configuration, component.settings):
             client.update_stack_component(found.id, kind, configuration=component.settings)
@@ -122,6 +128,8 @@ def problems(name: str, wanted: list[Component]) -> list[str]:
         known = _found(client, name, component)
         if known is None:
             found.append(f"{component.kind}: not registered")
+        elif known.flavor_name != component.flavor:
+            found.append(f"{component.kind}: registered as {known.flavor_name}")
         elif changed := _changed(known.configuration, component.settings):
             found.append(f"{component.kind}: registered with another {', '.join(changed)}")
     if not found and not client.list_stacks(name=stack_name(name)).items:

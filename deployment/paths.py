@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tamis.errors import UsageError
-from tamis.task import FilesSource, Task
+from tamis.task import FilesSource, HubSource, Source, Task
 
 
 def is_url(path: str) -> bool:
@@ -31,15 +32,20 @@ def require_urls(where: str, paths: Iterable[str]) -> None:
 def require_shared_sources(task: Task) -> None:
     """Refuse a task whose documents lie on this machine, likewise.
 
+    A backbone at a path is not refused: it may be in the image.
+
     Raises:
-        UsageError: A source does.
+        UsageError: They do.
     """
     for number, source in enumerate(task.sources):
-        if isinstance(source, FilesSource):
-            require_urls(f"{task.name}: sources.{number}.path", _paths(source))
-    if isinstance(task.retrain.window, FilesSource):
-        require_urls(f"{task.name}: retrain.window.path", _paths(task.retrain.window))
+        _require_shared(f"{task.name}: sources.{number}", source)
+    if task.retrain.window is not None:
+        _require_shared(f"{task.name}: retrain.window", task.retrain.window)
 
 
-def _paths(source: FilesSource) -> tuple[str, ...]:
-    return (source.path,) if isinstance(source.path, str) else source.path
+def _require_shared(where: str, source: Source) -> None:
+    if isinstance(source, FilesSource):
+        paths = (source.path,) if isinstance(source.path, str) else source.path
+        require_urls(f"{where}.path", paths)
+    elif isinstance(source, HubSource) and Path(source.dataset).is_dir():
+        require_urls(f"{where}.dataset", [source.dataset])

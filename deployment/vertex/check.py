@@ -128,11 +128,12 @@ def _google(what: str, role: str, stack: VertexStack) -> Iterator[None]:
         raise
     except (RefreshError, Unauthorized):
         raise StackError(f"{what}: the credentials are refused; {google.HOW_TO_LOG_IN}") from None
-    except (Forbidden, PermissionError) as error:
-        raise StackError(
-            f"{what}: not allowed ({_line(error)}); enable the API, and grant {role}"
-        ) from None
     except (GoogleAPICallError, OSError) as error:
+        # gcsfs has no class of its own for it.
+        if isinstance(error, Forbidden | PermissionError) or str(error).startswith("Forbidden"):
+            raise StackError(
+                f"{what}: not allowed ({_line(error)}); enable the API, and grant {role}"
+            ) from None
         raise StackError(f"{what}: {stack.project}: {_line(error)}") from None
 
 
@@ -162,6 +163,8 @@ def _image(image: str) -> None:
             f"image: {image} may not be read; grant roles/artifactregistry.reader on the registry"
         )
     answer.raise_for_status()
+    if answer.status_code != 200:
+        raise StackError(f"image: {image}: {host} answers {answer.status_code} {answer.reason}")
 
 
 def _line(error: BaseException) -> str:

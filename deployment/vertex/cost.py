@@ -106,7 +106,8 @@ def price_of(machine: Machine, hours: float, prices: Prices) -> float | None:
     if machine.machine_type is not None:
         known = prices.machines.get(machine.machine_type)
     else:
-        enough = [m for m in prices.machines.values() if m.cores >= (machine.cpu or 1)]
+        plain = [m for m in prices.machines.values() if not m.accelerated]
+        enough = [m for m in plain if m.cores >= (machine.cpu or 1)]
         known = min(enough, key=lambda m: m.hour, default=None)
     if known is None:
         return None

@@ -38,7 +38,8 @@ def begin(stack: VertexStack) -> Any:
     """
     from google.cloud import aiplatform
 
-    logging.getLogger("google.cloud.aiplatform").setLevel(logging.ERROR)
+    # It logs what it raises, and tracebacks of what it gets over.
+    logging.getLogger("google.cloud.aiplatform").setLevel(logging.CRITICAL)
     aiplatform.init(
         project=stack.project,
         location=stack.region,

@@ -81,6 +81,27 @@ class Jobs:
         """
         return self._state(self._find(job_id))
 
+    def ask(self, job_id: str) -> JobState | None:
+        """A job as it is now; None where Vertex AI cannot be reached at this moment.
+
+        Raises:
+            UsageError: There is no such job.
+        """
+        import requests
+        from google.api_core.exceptions import RetryError, ServerError, TooManyRequests
+        from google.auth.exceptions import TransportError
+
+        try:
+            return self.get(job_id)
+        except (
+            ServerError,
+            TooManyRequests,
+            RetryError,
+            TransportError,
+            requests.RequestException,
+        ):
+            return None
+
     def cancel(self, job_id: str) -> None:
         """Ask Vertex to end a job; its tasks get a moment to finish."""
         self._find(job_id).cancel()

@@ -5,9 +5,11 @@ ZenML makes both, but its own changes and deletions reach its record only; here 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import available_timezones
 
 from croniter import croniter
 
@@ -16,6 +18,12 @@ from deployment.vertex import google
 from deployment.vertex.options import label, labels_of, pipeline_options, steps_of
 from deployment.vertex.settings import VertexStack
 from tamis.errors import EngineError, UsageError
+
+_FIELD = re.compile(
+    r"([\d*,/-]|mon|tue|wed|thu|fri|sat|sun"
+    r"|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)+",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ class Scheduled:
     @property
     def agrees(self) -> bool:
         """Whether both sides say the same."""
-        return self.zenml is not None and (self.vertex == "ACTIVE") == self.zenml
+        there = self.vertex is not None and self.zenml is not None
+        return there and (self.vertex == "ACTIVE") == self.zenml
 
 
 def check_cron(cron: str) -> None:
@@ -50,8 +59,12 @@ def check_cron(cron: str) -> None:
     Raises:
         UsageError: It is not five fields, with a time zone before them or not.
     """
-    plain = cron.partition(" ")[2] if cron.startswith(("TZ=", "CRON_TZ=")) else cron
-    if len(plain.split()) != 5 or not croniter.is_valid(plain):
+    zoned = re.fullmatch(r"(?:CRON_)?TZ=(\S*) (.*)", cron)
+    zone, plain = zoned.groups() if zoned else ("UTC", cron)
+    fields = plain.split()
+    # croniter knows more than cron does: R, L, #, ?
+    known = len(fields) == 5 and all(_FIELD.fullmatch(field) for field in fields)
+    if not known or zone not in available_timezones() or not croniter.is_valid(plain):
         raise UsageError(
             f"--cron: given {cron!r}; allowed: five fields such as '0 3 * * 1', "
             "and before them a time zone such as 'TZ=Europe/Paris '"

@@ -33,7 +33,9 @@ STEPS = (
 )
 """Steps of all pipelines, which may be given machines of their own."""
 DEFAULT = "default"
-_MOST_LABELS = 64 - 3  # Google's limit, less those that every run gets
+RUN_LABELS = ("task", "pipeline", "run")
+"""Labels that every run gets."""
+_MOST_LABELS = 64 - len(RUN_LABELS)  # Google's limit
 
 
 def _like(pattern: str, example: str) -> AfterValidator:
@@ -223,6 +225,13 @@ class VertexStack(Strict):
     retries: int = Field(default=2, ge=0, le=10)
     scratch: Annotated[str, _like(r"/[^\s<>]+", "an absolute path")] = "/tmp/tamis"  # noqa: S108
     serving: Serving | None = None
+
+    @model_validator(mode="after")
+    def _labels_are_free(self) -> VertexStack:
+        for key in RUN_LABELS:
+            if key in self.labels:
+                raise wrong(f"labels.{key}", self.labels[key], "labels that no run gets by itself")
+        return self
 
     @model_validator(mode="after")
     def _machines_are_known(self) -> VertexStack:

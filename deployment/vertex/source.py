@@ -21,7 +21,9 @@ UPLOADED = (
 def files() -> dict[str, str]:
     """The files to upload: path in the archive, path on this machine."""
     found = {file for pattern in UPLOADED for file in PROJECT.glob(pattern) if file.is_file()}
-    return {file.relative_to(PROJECT).as_posix(): str(file) for file in sorted(found)}
+    names = {file.relative_to(PROJECT).as_posix(): str(file) for file in sorted(found)}
+    # Of notebooks, Terraform and environments.
+    return {name: path for name, path in names.items() if "/." not in name}
 
 
 @contextmanager

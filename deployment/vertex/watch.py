@@ -16,6 +16,7 @@ Tell = Callable[[str, str, float], None]
 and its seconds."""
 _ENDS = {"SUCCEEDED": "done", "FAILED": "failed", "CANCELLED": "cancelled"}
 _FIRST_POLL, _LAST_POLL = 1.0, 10.0
+_MOST_UNANSWERED = 60
 
 
 class StepFailed(EngineError):
@@ -33,11 +34,25 @@ class StepFailed(EngineError):
 
 
 def watch(jobs: Jobs, job_id: str, tell: Tell) -> JobState:
-    """Poll a job until it ends; ever less often."""
+    """Poll a job until it ends; ever less often.
+
+    Raises:
+        EngineError: Vertex AI answers no more.
+    """
     told: dict[str, str] = {}
     poll = _FIRST_POLL
+    unanswered = 0
     while True:
-        job = jobs.get(job_id)
+        job = jobs.ask(job_id)
+        unanswered = 0 if job is not None else unanswered + 1
+        if job is None:
+            if unanswered > _MOST_UNANSWERED:
+                raise EngineError(
+                    f"Vertex AI has not answered about job {job_id} for {unanswered} times; the "
+                    "job goes on there, and `python run.py runs` shows it"
+                )
+            time.sleep(_LAST_POLL)
+            continue
         for task in job.tasks:
             _tell_change(task, told, tell)
         if job.finished:
@@ -74,7 +89,7 @@ def look_at(run: Any, job: JobState) -> StepFailed:
     for task in failed:
         known = run.steps.get(task.step)
         if known is not None and known.status.value == "failed":
-            told = _exception(known) or task.error
+            told = _exception(known) or _first_line(task.error)
             message = (
                 f"step {task.step} failed: {told}; all of its log: "
                 f"`python run.py logs {run.name} --step {task.step}` (with this --stack)"
@@ -83,9 +98,9 @@ def look_at(run: Any, job: JobState) -> StepFailed:
     for task in failed:
         lost = task.step in run.steps
         what = "lost its machine" if lost else "could not be started"
-        told = task.error or "Vertex AI gives no reason"
+        told = _first_line(task.error) or "Vertex AI gives no reason"
         return StepFailed(f"step {task.step} {what}: {told}; {where}", task.step, run.name, lost)
-    told = job.error or "Vertex AI gives no reason"
+    told = _first_line(job.error) or "Vertex AI gives no reason"
     return StepFailed(f"run {run.name} failed: {told}; {where}", "", run.name, False)
 
 
@@ -95,9 +110,14 @@ def _exception(step: Any) -> str:
         return ""
     if info.message:
         kind = str(info.source or "").rsplit(".", 1)[-1]
-        return f"{kind}: {info.message}" if kind else str(info.message)
+        told = _first_line(info.message)
+        return f"{kind}: {told}" if kind else told
     lines = [line for line in info.traceback.strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else ""
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]
 
 
 def close(run: Any, job: JobState, reason: str) -> None:
@@ -112,8 +132,9 @@ def close(run: Any, job: JobState, reason: str) -> None:
     )
     status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
     # The server may end the run with its last step, and another terminal may watch it, too.
-    with suppress(IllegalOperationError):
-        for step in run.steps.values():
-            if not step.status.is_finished:
+    for step in run.steps.values():
+        if not step.status.is_finished:
+            with suppress(IllegalOperationError):
                 end_step(step.id)
+    with suppress(IllegalOperationError):
         publish_utils.publish_pipeline_run_status_update(run.id, status, status_reason=reason)

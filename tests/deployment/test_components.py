@@ -9,6 +9,7 @@ from deployment.components import Component, of_local, of_vertex, problems, regi
 from deployment.stacks import LocalStack
 from deployment.vertex.settings import VertexStack
 from tamis.config import validate
+from tamis.errors import StackError
 from tests.deployment.vertex.test_settings import GOOD
 
 KINDS = (
@@ -166,6 +167,17 @@ def test_what_is_registered_otherwise_is_named_and_mended(server):
     assert register("mine", wanted) == []
 
 
+def test_what_was_taken_out_of_the_file_is_taken_out_of_zenml(server):
+    token = GOOD["mlflow"] | {"auth": "token"}
+    register("mine", of_vertex(stack_with(network=NETWORK, mlflow=token)))
+    assert problems("mine", WANTED)[0] == "orchestrator: registered with another network"
+    register("mine", WANTED)
+    assert problems("mine", WANTED) == []
+    for each in WANTED:
+        known = server.components[each.kind, "tamis-mine"].configuration
+        assert known == set_in(each.settings)
+
+
 def test_a_half_made_stack_is_named_and_finished(server):
     register("mine", WANTED)
     del server.stacks["tamis-mine"]
@@ -173,6 +185,16 @@ def test_a_half_made_stack_is_named_and_finished(server):
     del server.components["image_builder", "tamis-mine"]
     assert problems("mine", WANTED) == ["image_builder: not registered"]
     assert register("mine", WANTED) == ["image_builder made (gcp)", "stack tamis-mine made"]
+
+
+def test_a_component_of_another_flavour_is_not_taken_for_ours(server):
+    server.create_stack_component("tamis-mine", "kubernetes", "orchestrator", {})
+    assert problems("mine", WANTED[:1]) == ["orchestrator: registered as kubernetes"]
+    with pytest.raises(StackError) as caught:
+        register("mine", WANTED)
+    assert "tamis-mine is of flavour kubernetes, not vertex; `zenml orchestrator" in str(
+        caught.value
+    )
 
 
 def test_a_stack_is_taken_out_and_another_is_left(server):

@@ -58,6 +58,15 @@ def test_documents_that_other_machines_read(sources, tmp_path):
     require_shared_sources(tiny_task(tmp_path, sources=sources))
 
 
+def test_a_dataset_that_lies_here_is_refused(tmp_path):
+    (tmp_path / "set").mkdir()
+    source = {"kind": "hub", "dataset": str(tmp_path / "set"),
+              "columns": {"text": "text", "label": "label"}}  # fmt: skip
+    with pytest.raises(UsageError, match=r"toy: sources\.0\.dataset: given "):
+        require_shared_sources(tiny_task(tmp_path, sources=[source]))
+    require_shared_sources(tiny_task(tmp_path, sources=[source | {"dataset": "name/of-one"}]))
+
+
 @pytest.mark.parametrize(
     ("more", "where", "given"),
     [

@@ -129,6 +129,14 @@ def test_a_registry_that_is_ill_is_told_in_one_line(server, look):
     assert told.startswith(f"image {server.host}/p/r/steps:2: HTTPError: ")
 
 
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_host_that_sends_elsewhere_is_no_registry(server, look, status):
+    server.answers["/v2/p/r/steps/manifests/2"] = status
+    found = look(f"{server.host}/p/r/steps:2")
+    (told,) = found.wrong
+    assert not found.good and str(status) in told and "\n" not in told
+
+
 def test_a_registry_that_is_not_there_or_says_nothing(server, closed, look, monkeypatch):
     (told,) = look(f"{closed}/p/r/steps:2").wrong
     assert told.startswith(f"image {closed}/p/r/steps:2: ConnectionError: ") and len(told) < 400
@@ -344,6 +352,15 @@ def test_what_google_refuses_says_what_to_do(bucket_problem, name, told):
 def test_a_network_that_fails_is_told_in_one_line(bucket_problem):
     (line,) = bucket_problem(Bucket(refusal=raiser(OSError("no route to host\nerrno 113"))))
     assert line == "bucket: my-project-1: no route to host"
+
+
+def test_a_closed_bucket_says_which_role_opens_it(bucket_problem):
+    from gcsfs.retry import validate_response
+
+    body = b'{"error": {"message": "me@x does not have storage.objects.create access"}}'
+    refusal = Bucket(refusal=lambda: validate_response(403, body, "https://storage/b"))
+    (line,) = bucket_problem(refusal)
+    assert "grant roles/storage.objectAdmin on the bucket" in line
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,8 @@ def job(*tasks):
         (picked(4), 0.5),
         (picked(4.5), 1.0),
         (picked(8), 1.0),
+        (picked(9), 7.0),
+        (picked(9, gpu=T4), 7.3),
         (picked(33), None),
         (picked(2, gpu=T4), 0.8),
         (picked(2, gpu=L4), None),

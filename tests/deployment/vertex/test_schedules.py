@@ -45,6 +45,18 @@ def test_what_no_scheduler_reads(cron):
     assert "\n" not in told
 
 
+@pytest.mark.parametrize("cron", ["R R * * *", "0 0 L * *", "0 0 * * 5#2", "0 3 ? * 1"])
+def test_what_only_croniter_reads(cron):
+    with pytest.raises(UsageError, match="--cron"):
+        check_cron(cron)
+
+
+@pytest.mark.parametrize("cron", ["TZ=Mars/Base 0 3 * * 1", "TZ= 0 3 * * 1"])
+def test_a_time_zone_that_there_is_not(cron):
+    with pytest.raises(UsageError, match="--cron"):
+        check_cron(cron)
+
+
 @pytest.mark.parametrize(
     ("vertex", "zenml", "agrees"),
     [
@@ -57,6 +69,7 @@ def test_what_no_scheduler_reads(cron):
         ("ACTIVE", None, False),
         ("PAUSED", None, False),
         (None, True, False),
+        (None, False, False),
     ],
 )
 def test_whether_both_sides_say_the_same(vertex, zenml, agrees):

@@ -35,6 +35,9 @@ SECRETS = {
     ".tamis/mlflow.db": PLANTED,
     "tests/tests_of_mine.py": PLANTED,
     "setup.py": PLANTED,
+    "tamis/.ipynb_checkpoints/task-checkpoint.py": PLANTED,
+    "steps/.venv/lib/module.py": PLANTED,
+    "deployment/terraform/.terraform/modules/network/main.py": PLANTED,
 }
 IGNORED = {".venv/lib/python3.11/site-packages/other/module.py": PLANTED}
 IMPORTS = """

@@ -32,7 +32,7 @@ def see(monkeypatch):
 
     def seen(*states):
         told, left = [], list(states)
-        jobs = SimpleNamespace(get=lambda job_id: left.pop(0))
+        jobs = SimpleNamespace(ask=lambda job_id: left.pop(0))
         ended = watch(jobs, "job-1", lambda *what: told.append(what))
         assert ended is states[-1] and not left
         return told, waits
@@ -57,6 +57,14 @@ def test_each_change_is_told_once(see):
         ("train", "done", pytest.approx(7200)),
     ]
     assert len(waits) == 6
+
+
+def test_vertex_may_be_silent_for_a_while_but_not_for_good(see):
+    done = job("SUCCEEDED", task("gate", "SUCCEEDED", 3))
+    told, waits = see(job("RUNNING"), *[None] * 60, job("RUNNING"), *[None] * 60, done)
+    assert [what for _, what, _ in told] == ["started", "done"] and len(waits) == 122
+    with pytest.raises(EngineError, match="has not answered about job job-1 for 61 times"):
+        see(job("RUNNING"), *[None] * 61, done)
 
 
 def test_a_step_that_begins_and_ends_between_two_looks_is_told_whole(see):
