@@ -61,12 +61,13 @@ def run(
         Exception: What a step raised on this one.
     """
     from deployment import runs
+    from deployment.vertex.watch import StepFailed
 
     _quiet()
     given = {"task": task, **parameters}
     try:
         return runs.submit(session, pipeline, given, again or {}, _tell, _show_cost)
-    except runs.StepFailed as error:
+    except StepFailed as error:
         _show_log(error)
         raise
 

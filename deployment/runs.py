@@ -14,7 +14,7 @@ from deployment.stacks import LocalStack
 from deployment.vertex.cost import Cost, of_job, summed
 from deployment.vertex.jobs import Jobs, JobState
 from deployment.vertex.options import labels_of, pipeline_options, steps_of
-from deployment.vertex.watch import StepFailed, Tell, close, look_at, watch
+from deployment.vertex.watch import Tell, close, look_at, watch
 from tamis.errors import EngineError, UsageError
 
 STOP_SECONDS = 120.0
@@ -179,6 +179,3 @@ def stop(session: Session, name: str) -> JobState:
     job = jobs.wait_for_end(job_id, STOP_SECONDS)
     close(find(str(run.id)), job, "python run.py stop")
     return job
-
-
-__all__ = ["Ran", "StepFailed", "find", "job_of", "recent", "stop", "submit"]

@@ -106,18 +106,6 @@ def load_stack(name: str) -> Stack:
     return found
 
 
-def local_stack(name: str) -> LocalStack:
-    """A stack that is on this machine.
-
-    Raises:
-        StackError: It is elsewhere.
-    """
-    stack = load_stack(name)
-    if not isinstance(stack, LocalStack):
-        raise StackError(f"--stack: given {name!r}; allowed: a stack of kind local")
-    return stack
-
-
 def vertex_stack(name: str) -> VertexStack:
     """A stack that is on Vertex AI.
 

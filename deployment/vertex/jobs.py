@@ -103,8 +103,19 @@ class Jobs:
             return None
 
     def cancel(self, job_id: str) -> None:
-        """Ask Vertex to end a job; its tasks get a moment to finish."""
-        self._find(job_id).cancel()
+        """Ask Vertex AI to end a job, unless it has; its tasks get a moment to finish.
+
+        Raises:
+            UsageError: There is no such job.
+        """
+        from google.api_core.exceptions import BadRequest, FailedPrecondition
+
+        job = self._find(job_id)
+        try:
+            job.cancel()
+        except (BadRequest, FailedPrecondition):
+            if not self.get(job_id).finished:
+                raise
 
     def wait_for_end(self, job_id: str, seconds: float, poll: float = 1.0) -> JobState:
         """Wait until nothing more happens.
