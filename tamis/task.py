@@ -15,6 +15,14 @@ from pydantic import Field, model_validator
 
 from tamis.config import Items, Strict, override, read_yaml, validate, wrong
 from tamis.corpus.settings import FilterSettings
+from tamis.corpus.source_settings import (
+    Columns,
+    FilesSource,
+    HubSource,
+    PackagesSource,
+    PypiSource,
+    Source,
+)
 from tamis.errors import ConfigError
 from tamis.models.settings import EncoderSettings, PathBackbone
 from tamis.scoring.settings import ScoringSettings
@@ -26,50 +34,6 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 _MOST_TOKENS = 65_536
 """Of one document: what waits for the network has to fit into memory."""
-
-
-class Columns(Strict):
-    """Which column of a table holds what; a column that is not named is carried as metadata."""
-
-    text: str = "text"
-    label: str | None = "label"
-    id: str | None = None
-    source: str | None = None
-    group: str | None = None
-
-
-class PackagesSource(Strict):
-    """The documents that the pinned dependencies carry, with the committed annotations."""
-
-    kind: Literal["packages"]
-    genres: Items[str] = ("*",)
-    """Shell patterns over the genres, such as ``docstring/*``."""
-
-
-class FilesSource(Strict):
-    """Tables of documents: CSV, JSONL (plain, gzip or zstd) or Parquet."""
-
-    kind: Literal["files"]
-    path: str | Items[str]
-    """Local paths, globs, or fsspec URLs."""
-    columns: Columns = Columns()
-    licence: str = "unknown"
-
-
-class HubSource(Strict):
-    """A dataset of the Hugging Face hub, or one laid out the same way on disk."""
-
-    kind: Literal["hub"]
-    dataset: str
-    revision: str | None = None
-    name: str | None = None
-    split: str = "train"
-    columns: Columns = Columns()
-    licence: str = "unknown"
-    limit: Annotated[int, Field(gt=0)] | None = None
-
-
-Source = Annotated[PackagesSource | FilesSource | HubSource, Field(discriminator="kind")]
 
 
 class TextLimits(Strict):
@@ -319,4 +283,14 @@ def _resolve_paths(task: Task, folder: Path) -> Task:
     return task.model_copy(update={"sources": sources, "retrain": retrain})
 
 
-__all__ = ["Target", "Task", "load_task"]
+__all__ = [
+    "Columns",
+    "FilesSource",
+    "HubSource",
+    "PackagesSource",
+    "PypiSource",
+    "Source",
+    "Target",
+    "Task",
+    "load_task",
+]

@@ -108,12 +108,12 @@ class Jobs:
         Raises:
             UsageError: There is no such job.
         """
-        from google.api_core.exceptions import BadRequest, FailedPrecondition
+        from google.api_core.exceptions import BadRequest
 
         job = self._find(job_id)
         try:
             job.cancel()
-        except (BadRequest, FailedPrecondition):
+        except BadRequest:
             if not self.get(job_id).finished:
                 raise
 

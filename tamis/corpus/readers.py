@@ -6,6 +6,7 @@ Broken input never stops a run and is never passed over in silence; a failing st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from tamis.corpus.columnar import read_parquet
@@ -13,10 +14,13 @@ from tamis.corpus.document import Document, Quarantined
 from tamis.corpus.rows import ReadLimits, Row, Rows
 from tamis.corpus.settings import HtmlSettings
 from tamis.corpus.shards import Format, Shard, format_of, list_shards
+from tamis.corpus.source_settings import TableForm
 from tamis.corpus.streams import HEAD, BrokenStream, ReadMeter, chunks, lines
 from tamis.corpus.tables import read_csv, read_jsonl
 from tamis.corpus.warc import read_warc
 from tamis.task import Columns
+
+_TABS = re.compile(r"\.tsv(\.gz|\.zst)?$", re.IGNORECASE)
 
 __all__ = ["Format", "ReadLimits", "ReadMeter", "Shard", "format_of", "list_shards", "read_shard"]
 
@@ -27,6 +31,7 @@ def read_shard(
     limits: ReadLimits | None = None,
     html: HtmlSettings | None = None,
     meter: ReadMeter | None = None,
+    table: TableForm | None = None,
 ) -> Iterator[Document | Quarantined]:
     """Stream the rows of a shard in order.
 
@@ -42,16 +47,22 @@ def read_shard(
         limits: Bounds on memory.
         html: How pages become text.
         meter: Told how far the reading has come.
+        table: How a table of text is written; the shard is one then, whatever its name says.
 
     Raises:
         OSError: The storage failed; nothing is wrong with the data.
     """
     limits = limits or ReadLimits()
     rows = Rows(shard.name, columns, limits)
-    if shard.format == "parquet":
+    if table is None and _TABS.search(shard.url):
+        table = TableForm(delimiter="\t")
+    if shard.format == "parquet" and table is None:
         yield from read_parquet(shard, rows, meter)
         return
     data = chunks(shard.url, shard.compression, limits.max_ratio, shard.size, meter)
+    if table is not None:
+        yield from _whole(read_csv(lines(data, limits.max_line_bytes), rows, table), rows)
+        return
     if shard.format == "text":
         yield from _text(data, rows)
         return
@@ -60,6 +71,11 @@ def read_shard(
         return
     cut = lines(data, limits.max_line_bytes)
     reader = read_jsonl(cut, rows) if shard.format == "jsonl" else read_csv(cut, rows)
+    yield from _whole(reader, rows)
+
+
+def _whole(reader: Iterator[Row], rows: Rows) -> Iterator[Row]:
+    """The rows of a stream, and where it breaks off if it does."""
     try:
         yield from reader
     except BrokenStream as error:

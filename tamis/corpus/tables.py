@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from tamis.corpus.rows import Row, Rows
+from tamis.corpus.source_settings import TableForm
 from tamis.corpus.streams import HEAD, Line
 
 _BOM = b"\xef\xbb\xbf"
@@ -70,8 +71,8 @@ class _TooLong(Exception):
 class _CsvLines:
     """Feeds a csv reader, remembering what the record at hand was made of."""
 
-    def __init__(self, cut: Iterator[Line], limit: int) -> None:
-        self.cut, self.limit = cut, limit
+    def __init__(self, cut: Iterator[Line], limit: int, encoding: str) -> None:
+        self.cut, self.limit, self.encoding = cut, limit, encoding
         self.start_record()
 
     def start_record(self) -> None:
@@ -91,22 +92,31 @@ class _CsvLines:
         if self.size > self.limit + 1:
             raise _TooLong(f"a record of over {self.limit:,} bytes")
         try:
-            return data.decode() + "\n"
+            return data.decode(self.encoding) + "\n"
         except UnicodeDecodeError:
             self.valid = False
-            return data.decode(errors="replace") + "\n"
+            return data.decode(self.encoding, errors="replace") + "\n"
 
     @property
     def place(self) -> str:
         return f"line {self.first}" + (f"-{self.last}" if self.last > self.first else "")
 
 
-def read_csv(cut: Iterator[Line], rows: Rows) -> Iterator[Row]:
-    """CSV with a header, as RFC 4180 has it."""
+def read_csv(cut: Iterator[Line], rows: Rows, form: TableForm | None = None) -> Iterator[Row]:
+    """CSV with a header, as RFC 4180 has it, or a table of another form."""
+    form = form or TableForm()
     csv.field_size_limit(rows.limits.max_line_bytes + 1)
-    feed = _CsvLines(cut, rows.limits.max_line_bytes)
-    reader = csv.reader(feed, strict=True)
-    header: list[str] | None = None
+    feed = _CsvLines(cut, rows.limits.max_line_bytes, form.encoding)
+    reader = csv.reader(
+        feed,
+        strict=True,
+        delimiter=form.delimiter,
+        quoting=csv.QUOTE_MINIMAL if form.quoted else csv.QUOTE_NONE,
+    )
+    header: list[str] | None = list(form.header) or None
+    if header is not None and rows.text not in header:
+        yield rows.unreadable("header", "bad_header", bad_header(header, rows.text))
+        return
     while True:
         feed.start_record()
         try:
@@ -128,7 +138,9 @@ def read_csv(cut: Iterator[Line], rows: Rows) -> Iterator[Row]:
                 yield rows.unreadable(feed.place, "bad_header", bad_header(values, rows.text))
                 return
         elif not feed.valid:
-            yield rows.broken(feed.place, "invalid_utf8", "bytes that are not UTF-8", feed.head)
+            yield rows.broken(
+                feed.place, "invalid_utf8", f"bytes that are not {form.encoding.upper()}", feed.head
+            )
         elif len(values) != len(header):
             detail = f"{len(values)} fields where the header has {len(header)}"
             yield rows.broken(feed.place, "wrong_field_count", detail, feed.head)
