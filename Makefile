@@ -11,6 +11,8 @@ PIP_FLAGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Two workers, each with whole files (tests/conftest.py).
+TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/requirements.stamp
 
 help: ## List the targets.
@@ -37,10 +39,10 @@ check: setup ## Lint, format and types.
 	@$(BIN)/mypy
 
 test: check ## Every test.
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest $(TOGETHER)
 
 test-vertex: setup ## The Vertex AI stack alone, against a stand-in on this machine.
-	@$(BIN)/python -m pytest -n 1 --dist loadgroup tests/vertex
+	@$(BIN)/python -m pytest $(TOGETHER) tests/vertex
 
 bench: setup ## Scoring beside transformers, sentence-transformers and fastText, on the same documents.
 	@$(BIN)/python bench/scoring.py

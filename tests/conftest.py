@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 PRIVATE = ("ZENML_CONFIG_PATH", "ZENML_STORE_URL", "ZENML_STORE_API_KEY", "ZENML_ACTIVE_STACK_ID")
 
@@ -18,3 +19,23 @@ def _own_folders(tmp_path, monkeypatch):
 def pytest_configure(config):
     # Two workers share two cores: threads of BLAS and torch would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+LONGEST = "tests/vertex/test_vertex_"
+
+
+def pytest_collection_modifyitems(items):
+    # What takes longest begins, so that no worker is left alone with it.
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
+class ByFile(LoadScopeScheduling):
+    """A file's tests share a worker, and so what they set up; those of the Vertex stack do, too."""
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0]
+        return LONGEST if file.startswith(LONGEST) else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log)

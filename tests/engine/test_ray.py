@@ -25,7 +25,6 @@ from tests.engine import ray_stubs
 from tests.engine.test_local import alive, wait_for
 from tests.tiny import easy_set, easy_texts, save_tiny_bert, tiny_task
 
-pytestmark = pytest.mark.xdist_group("ray")
 ROOT = Path(tamis.__file__).parent.parent
 TEXTS = easy_texts(np.linspace(0, 1, 40), seed=7, words=40)
 TEXTS += ["", "proof", "漢字 \x00", " ".join(TEXTS)]

@@ -18,7 +18,7 @@ from tests.scoring.test_stages import prose
 
 SHARDS, ROWS, KILLS = 16, 24, 30
 ROOT = str(Path(tamis.__file__).parent.parent)
-ENGINES = ["local", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))]
+ENGINES = ["local", "ray"]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tamis.scoring.select import read_report
 from tests.pipelines.test_own_data import rows
 from tests.program import PROJECT
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("distillation")]
+pytestmark = pytest.mark.pipeline
 
 TASK = """\
 name: small

@@ -8,7 +8,7 @@ import pytest
 from tamis.corpus.manifest import read_manifest, read_output
 from tests.program import PROJECT, run, small_task
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("loop")]
+pytestmark = pytest.mark.pipeline
 
 PICKLED = (b"\x80\x04\x95", b"\x80\x05\x95", b"\x80\x02}")
 

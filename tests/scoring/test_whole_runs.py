@@ -104,7 +104,6 @@ class TestBothEngines:
         with RayEngine(workers=2) as engine:
             yield whole_runs.Borrowed(engine)
 
-    @pytest.mark.xdist_group("ray")
     @pytest.mark.parametrize("form", ["parquet", "jsonl.zst"])
     def test_every_part_is_the_same_byte_for_byte(self, ray, corpus, everything, tmp_path, form):
         settings = {"filter": everything, "format": form, "threshold": 0.5}

@@ -11,7 +11,7 @@ import requests
 from tests.vertex import services as module
 from tests.vertex.services import ROOT, Started, guarded, services
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("vertex-services")]
+pytestmark = pytest.mark.pipeline
 
 ZENML = """
 import json

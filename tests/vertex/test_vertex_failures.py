@@ -11,7 +11,7 @@ import pytest
 from tests.program import SMALL_TASK, small_task
 from tests.vertex.cluster import id_of
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("vertex"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 
 BROKEN = """\
 name: broken

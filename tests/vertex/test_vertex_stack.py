@@ -11,7 +11,7 @@ from tamis.corpus.manifest import read_manifest, read_output
 from tests.program import run
 from tests.vertex.cluster import API, id_of
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("vertex"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 
 CPU = {"cpuLimit": 4.0, "resourceMemoryLimit": "16Gi"}
 
