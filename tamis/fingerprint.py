@@ -53,13 +53,14 @@ def sha256_of(parts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def code_fingerprint(patterns: Iterable[str] = FILTER_SOURCES, root: Path = _ROOT) -> str:
+def code_fingerprint(patterns: Iterable[str] = FILTER_SOURCES, root: Path | None = None) -> str:
     """Version of tamis and a hash over some of its sources, such as ``0.1.0+3f9a…``.
 
     Args:
         patterns: Globs below the root; matching files count by name and content.
         root: The package, unless told otherwise.
     """
+    root = root or _ROOT
     files = sorted({file for pattern in patterns for file in root.glob(pattern)})
     parts = [
         part

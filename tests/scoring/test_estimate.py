@@ -109,5 +109,5 @@ def test_the_bill_of_a_machine(corpus, tmp_path):
 def test_prices_are_checked(tmp_path):
     assert load_prices().machines
     (tmp_path / "p.yaml").write_text("currency: EUR\nmachines: {m: {cores: 0, hour: 1}}\n")
-    with pytest.raises(ConfigError, match="machines: given 0"):
+    with pytest.raises(ConfigError, match="machines.m.cores: given 0"):
         load_prices(tmp_path / "p.yaml")
