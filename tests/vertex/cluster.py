@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -77,6 +78,7 @@ class Cluster:
             process = subprocess.Popen(
                 [*self.command(*arguments), "--stack", "vertex"],
                 env=self.whole(), cwd=self.folder, stdout=log, stderr=subprocess.STDOUT,
+                preexec_fn=heed_interrupts,
             )  # fmt: skip
         process.output = lambda: path.read_text(encoding="utf-8")
         try:
@@ -141,6 +143,11 @@ class Cluster:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def heed_interrupts():
+    """As in a terminal, even where the tests run in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 API = "/v1/projects/demo-project/locations/us-central1"
