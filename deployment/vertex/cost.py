@@ -46,9 +46,6 @@ class Cost:
         """Sum of what is known."""
         return self.fee + sum(use.price or 0.0 for use in self.uses)
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost((*self.uses, *other.uses), self.fee + other.fee, self.currency)
-
     def __str__(self) -> str:
         if not self.uses:
             return f"no machine was used; about {self.total:.2f} {self.currency}"
