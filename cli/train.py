@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 def train(
     task: TaskName = "edu_quality",
     stack: StackName = "local",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Instead of reading the sources, train on a version that `data list` shows.",
+        ),
+    ] = None,
     settings: Settings = [],  # noqa: B006
     dry_run: DryRun = False,
     result: ResultFile = None,
@@ -25,14 +32,18 @@ def train(
 
     clock = Clock()
     loaded = prepare(task, stack, settings, result)
+    from cli.data import artifact_of
+    from deployment.session import open_session
     from tamis.corpus.sources import stamp
 
-    stamped = stamp(loaded.sources)
+    stamped = "" if data else stamp(loaded.sources)
     if dry_run:
-        show_plan(f"train {loaded.name} on {stack}", _plan(loaded))
+        if data:
+            with open_session(stack):
+                artifact_of(loaded, data)
+        show_plan(f"train {loaded.name} on {stack}", _plan(loaded, data))
         write(Result(verb="train", task=loaded.name, stack=stack, status="planned"), result)
         return
-    from deployment.session import open_session
 
     with open_session(stack, experiments=("tamis_training",)) as session:
         from cli import execute, figures
@@ -45,6 +56,7 @@ def train(
             stamp=stamped,
             home=session.scratch,
             ledger=session.ledger,
+            data=artifact_of(loaded, data) if data else "",
         )
         registered = ran.load("register", "registered")
         evaluation = ran.load("evaluate", "evaluation")
@@ -69,12 +81,14 @@ def train(
         raise typer.Exit(3)
 
 
-def _plan(task: Task) -> list[tuple[str, object]]:
+def _plan(task: Task, data: str | None) -> list[tuple[str, object]]:
     return [
         ("pipeline", "ingest, validate, split, train, evaluate, gate, register"),
-        ("sources", ", ".join(source.kind for source in task.sources)),
+        ("data", f"version {data}")
+        if data
+        else ("sources", ", ".join(source.kind for source in task.sources)),
         ("target", task.target.model_dump_json()),
-        ("model", f"{task.model.family}, {task.model.train}"),
+        ("model", f"{task.model.family}, {task.model.variant}"),
         (
             "text",
             f"{task.text.long}, {task.text.max_characters} characters, "

@@ -11,6 +11,7 @@ import numpy as np
 from tamis.corpus.document import Document
 from tamis.corpus.readers import Shard
 from tamis.fingerprint import sha256_of
+from tamis.machine import machine
 from tamis.models.classifier import digest
 from tamis.scoring.backends import choose as choosing
 from tamis.scoring.backends.choose import BackendChoice, Judged
@@ -55,7 +56,7 @@ def backend_for(
             reason=f"The corpus has about {found:,} documents: measuring backends would take "
             "longer than it saves.",
             source=source,
-            machine=choosing.machine(),
+            machine=machine(),
         )
     texts = sample_texts(plan, shards, settings.gate.documents, seed)
     return _choose(plan, Judged(texts, plan.threshold), settings, home, path)
@@ -109,12 +110,12 @@ def _named(settings: ScoringSettings, source: str) -> BackendChoice | None:
         backend=settings.backend,
         reason="The task names it (scoring.backend); it was not judged.",
         source=source,
-        machine=choosing.machine(),
+        machine=machine(),
     )
 
 
 def _path(home: Path, source: str, threshold: float, settings: ScoringSettings) -> Path:
-    facts = (source, repr(float(threshold)), choosing.machine(), settings.gate.model_dump_json())
+    facts = (source, repr(float(threshold)), machine(), settings.gate.model_dump_json())
     return home / "backends" / f"{sha256_of(facts)[:16]}.json"
 
 

@@ -25,8 +25,9 @@ from tamis.engine.base import Engine, available_cores
 from tamis.engine.local import LocalEngine
 from tamis.errors import DataError, ResumeRefused, UsageError
 from tamis.fingerprint import pipeline_fingerprint
+from tamis.machine import machine
 from tamis.models.classifier import digest, read_info
-from tamis.scoring.backends.choose import BackendChoice, machine
+from tamis.scoring.backends.choose import BackendChoice
 from tamis.scoring.backends.folder import export
 from tamis.scoring.cascade import Cascade, CascadeInfo, describe, load_cascade
 from tamis.scoring.filter_report import FilterReport

@@ -158,6 +158,9 @@ def _as_ours(model: type[BaseModel], error: ErrorDetails, name: str) -> ConfigEr
     given = "nothing" if error["type"] == "missing" else error["input"]
     if error["type"] == "extra_forbidden":
         given = str(location[-1])
+    elif error["type"] == "family":
+        path = [*path, "family"]
+        given = given.get("family") if isinstance(given, dict) else given
     elif error["type"] == "wrong":
         path, given = [*path, error["ctx"]["key"]], error["ctx"]["given"]
     return ConfigError(name, ".".join(map(str, path)), given, allowed)
@@ -237,8 +240,8 @@ def _step(models: list[Any], part: Any) -> list[Any]:
 
 
 def _tags(model: Any) -> tuple[Any, ...]:
-    """Values of the literal ``kind`` field by which a union tells its members apart."""
-    kind = model.model_fields.get("kind")
+    """Values of the literal ``kind`` or ``family`` by which a union tells its members apart."""
+    kind = model.model_fields.get("kind") or model.model_fields.get("family")
     return typing.get_args(kind.annotation) if kind is not None else ()
 
 

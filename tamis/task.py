@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from tamis.annotation.settings import AnnotationSettings
 from tamis.config import Items, Strict, override, read_yaml, validate, wrong
 from tamis.corpus.settings import FilterSettings
 from tamis.corpus.source_settings import (
@@ -24,7 +25,10 @@ from tamis.corpus.source_settings import (
     Source,
 )
 from tamis.errors import ConfigError
-from tamis.models.settings import EncoderSettings, PathBackbone
+from tamis.evaluation.behaviour_settings import BehaviourSettings, with_cases
+from tamis.evaluation.card_settings import CardSettings
+from tamis.models.preparation import PreparationStep
+from tamis.models.settings import EncoderSettings, ModelSettings, PathBackbone
 from tamis.scoring.settings import ScoringSettings
 from tamis.target import BinaryTarget, ClassesTarget, OrdinalTarget, Target
 
@@ -46,6 +50,8 @@ class TextLimits(Strict):
     windows spread over the whole, each cut by both limits, whose vectors are joined."""
     windows: Annotated[int, Field(ge=2, le=64)] = 4
     """Most windows of a document."""
+    preparation: Items[PreparationStep] = ()
+    """What is done to a text before it is cut and read, in this order; nothing by default."""
 
     @model_validator(mode="after")
     def _windows_fit(self) -> TextLimits:
@@ -182,7 +188,7 @@ class Task(Strict):
     text: TextLimits = TextLimits()
     validation: ValidationPolicy = ValidationPolicy()
     split: Split = Split()
-    model: EncoderSettings = EncoderSettings()
+    model: ModelSettings = EncoderSettings()
     threshold: Threshold = BestF1Threshold(kind="best_f1")
     calibration: CalibrationName = "isotonic"
     """Whether scores are mapped to what the labels of held-out documents say they mean; the
@@ -193,6 +199,9 @@ class Task(Strict):
     """Columns of the corpora that this task filters."""
     scoring: ScoringSettings = ScoringSettings()
     filter: FilterSettings = FilterSettings()
+    annotate: AnnotationSettings = AnnotationSettings()
+    behaviour: BehaviourSettings = BehaviourSettings()
+    card: CardSettings = CardSettings()
 
     @model_validator(mode="after")
     def _threshold_on_scale(self) -> Task:
@@ -211,8 +220,9 @@ class Task(Strict):
 
     @model_validator(mode="after")
     def _one_sequence_to_learn_from(self) -> Task:
-        if self.model.train == "full" and self.text.long.startswith("windows"):
-            allowed = "head or head_tail with model.train: full, which learns from one sequence"
+        frozen = isinstance(self.model, EncoderSettings) and self.model.train == "frozen"
+        if not frozen and self.text.long.startswith("windows"):
+            allowed = "head or head_tail, but with a frozen encoder: others read one sequence"
             raise wrong("text.long", self.text.long, allowed)
         return self
 
@@ -265,9 +275,8 @@ def _resolve_paths(task: Task, folder: Path) -> Task:
         found = next(folder.glob(path), None) if any(c in path for c in "*?[") else beside
         return str(beside if found and found.exists() else Path.cwd() / path)
 
-    backbone = task.model.backbone
-    if isinstance(backbone, PathBackbone):
-        there = backbone.model_copy(update={"path": resolve(backbone.path)})
+    if isinstance(task.model, EncoderSettings) and isinstance(task.model.backbone, PathBackbone):
+        there = task.model.backbone.model_copy(update={"path": resolve(task.model.backbone.path)})
         model = task.model.model_copy(update={"backbone": there})
         task = task.model_copy(update={"model": model})
 
@@ -280,7 +289,10 @@ def _resolve_paths(task: Task, folder: Path) -> Task:
     sources = tuple(resolved(source) for source in task.sources)
     window = resolved(task.retrain.window) if task.retrain.window else None
     retrain = task.retrain.model_copy(update={"window": window})
-    return task.model_copy(update={"sources": sources, "retrain": retrain})
+    behaviour = with_cases(task.behaviour, folder)
+    return task.model_copy(
+        update={"sources": sources, "retrain": retrain, "behaviour": behaviour}
+    )
 
 
 __all__ = [

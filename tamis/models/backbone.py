@@ -118,3 +118,21 @@ def cut(model: Any, layer: int) -> Any:
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     return model
+
+
+def thin(model: Any, layers: int) -> Any:
+    """Keep so many layers, evenly spread from the first to the last, in place.
+
+    It is how DistilBERT's student begins (Sanh et al. 2019, section 2), with an even choice for
+    any number.
+    """
+    found = transformer_layers(model)
+    depth = len(found)
+    kept = {round(at * (depth - 1) / max(1, layers - 1)) for at in range(layers)}
+    for at in reversed(range(depth)):
+        if at not in kept:
+            del found[at]
+    model.config.num_hidden_layers = layers
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model

@@ -1,97 +1,31 @@
-"""A trained classifier: one folder of safetensors and JSON, one way to score texts.
+"""A trained classifier of any family: one way to score texts, one folder of safetensors and JSON.
 
 classifier.json       ClassifierInfo: what it is and how it came to be
-head.safetensors      the head's arrays, and those of the map that calibrates its scores
 reference.safetensors vectors of a sample of the documents it was trained on
-backbone/             the network, cut after the chosen layer, and its tokenizer
+...                   what the family needs: see encoder_classifier, linear, recurrent
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from tamis.config import Items, Strict
 from tamis.errors import ModelError
-from tamis.models.backbone import file_sha256, quiet, require_tokenizer
-from tamis.models.encoder import Encoder, Network, Progress
-from tamis.models.heads import Formula, Head
-from tamis.models.score_calibration import IDENTITY, ScoreMap, take_score_map
-from tamis.models.settings import Backbone, Pooling
-from tamis.models.tokens import TEXTS_AT_ONCE, Tokens, tokenize, tokenized_ahead
-from tamis.target import BinaryTarget, ClassesTarget, Floats, OrdinalTarget
-from tamis.task import TextLimits
+from tamis.models.backbone import file_sha256
+from tamis.models.encoder import Progress
+from tamis.models.info import FILE, ClassifierInfo, TrainedOn, as_dict, read_info
+from tamis.models.score_calibration import IDENTITY, ScoreMap
+from tamis.target import Floats
 
-if TYPE_CHECKING:
-    from tamis.corpus.split import Side
-    from tamis.models.preparer import Preparer
-
-_PROBES = (
-    "",
-    " \t\r\n ",
-    "The Proof, naïve ÉCOLE Straße İstanbul ﬁn e\u0301 can't U.S.A. 3.14159 x\u00a0y\u200bz",
-    "漢字かな交じり文 한국어 عربى עברית ไทย हिन्दी 🙂👩‍👩‍👧 \x00 \ufffd \x1b",
-    "[CLS] [SEP] [PAD] [MASK] <s> </s> <pad> <unk> <mask> <|endoftext|>  ▁ Ġ ##ing",
-    "proof of a theorem, " * 4_000,
-    " ".join(map(str, range(9_000))),
-    "z" * 3_000,
-)
-"""Texts on which tokenizers that are not the same part."""
-
-
-class TrainedOn(Strict):
-    """The documents behind a classifier.
-
-    Attributes:
-        fingerprint: Of the whole labelled set.
-        train: Ids of the documents fitted on.
-        validation: Ids of the documents that chose layer, head and threshold.
-        test: Ids of the documents never seen.
-    """
-
-    fingerprint: str
-    train: Items[str]
-    validation: Items[str]
-    test: Items[str]
-
-    def known(self) -> dict[str, Side]:
-        """Side of each document by id."""
-        sides: dict[Side, tuple[str, ...]] = {
-            "train": self.train,
-            "validation": self.validation,
-            "test": self.test,
-        }
-        return {name: side for side, ids in sides.items() for name in ids}
-
-
-class ClassifierInfo(Strict):
-    """What a classifier is and how it came to be."""
-
-    format: Literal[1] = 1
-    task: str
-    task_fingerprint: str
-    target: Annotated[OrdinalTarget | BinaryTarget | ClassesTarget, Field(discriminator="kind")]
-    text: TextLimits
-    family: Literal["encoder"]
-    train: Literal["frozen", "full"]
-    backbone: Backbone
-    layer: int
-    pooling: Pooling
-    head: str
-    formula: Formula
-    threshold: float
-    seed: int
-    trained_on: TrainedOn
+REFERENCE = "reference.safetensors"
 
 
 @dataclass(frozen=True)
@@ -108,204 +42,103 @@ class Scores:
     tokens: NDArray[np.int64]
 
 
-class Classifier:
-    """An encoder, cut after a layer, with a head on its pooled vectors.
+class Classifier(ABC):
+    """A trained model that gives calibrated scores.
 
     Attributes:
-        exact: The network in fp32 beside a quantised ``encoder``; None elsewhere.
+        info: What it is.
+        reference: Vectors (r, d) of a sample of the documents it was trained on, as ``embed``
+            makes them; drift is measured against them.
+        score_map: From raw scores to calibrated ones.
     """
 
     def __init__(
         self,
         info: ClassifierInfo,
-        encoder: Network,
-        head: Head,
         reference: NDArray[np.float32],
         score_map: ScoreMap = IDENTITY,
-        exact: Network | None = None,
     ) -> None:
         self.info = info
-        self.encoder = encoder
-        self.head = head
         self.reference = reference
         self.score_map = score_map
-        self.exact = exact
-        self.near = (0.0, 0.0)
 
+    @abstractmethod
+    def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
+        """Calibrated scores of texts, prepared and cut as the task says."""
+
+    @abstractmethod
     def embed(
         self, texts: Sequence[str], progress: Progress | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Pooled vectors (n, d) of the texts, and the tokens read (n,)."""
-        layer, pooling = self.info.layer, self.info.pooling
-        tokens = self.prepare(texts)
-        vectors = self.encoder.encode(tokens, [layer], [pooling], progress)
-        return vectors[layer, pooling], tokens.read
+        """Vectors (n, d) of the texts, of length 1, and the tokens read (n,)."""
 
-    def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
-        """Scores of the texts; batches by length, and tokenizes while the network runs."""
-        values, tokens = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
-        at_once = TEXTS_AT_ONCE["cpu" if self.encoder.device == "cpu" else "cuda"]
-        done = 0
-        for rows, prepared in tokenized_ahead(self.prepare, texts, at_once):
-            scores = self.score_tokens(prepared, _part_of(progress, done, len(texts)))
-            values[rows], tokens[rows] = scores.values, scores.tokens
-            done += len(rows)
-        return Scores(values, tokens)
-
-    def use_threads(self, threads: int) -> None:
-        """Compute with so many threads; 0 leaves the choice to the library."""
-        self.encoder.use_threads(threads)
-        if self.exact is not None:
-            self.exact.use_threads(threads)
-
-    def prepare(self, texts: Sequence[str]) -> Tokens:
-        """The half of ``score`` that needs no network: cut and tokenize the texts."""
-        return tokenize(self.encoder.tokenizer, texts, self.encoder.limits)
-
-    def score_tokens(self, tokens: Tokens, progress: Progress | None = None) -> Scores:
-        """The other half: scores of texts that ``prepare`` tokenized, here or elsewhere."""
-        layer, pooling = self.info.layer, self.info.pooling
-        vectors = self.encoder.encode(tokens, [layer], [pooling], progress)[layer, pooling]
-        values = self.scores_of(vectors)
-        threshold, margin = self.near
-        if self.exact is not None and margin:
-            near = np.flatnonzero(np.abs(values - threshold) < margin)
-            again = self.exact.encode(tokens.take(near), [layer], [pooling])[layer, pooling]
-            values[near] = self.scores_of(again)
-        return Scores(values, tokens.whole)
-
-    def check_near(self, threshold: float, margin: float) -> None:
-        """Score again, exactly, what a quantised network scores within a margin of a threshold.
-
-        Raises:
-            ModelError: There is no exact network beside it.
-        """
-        if self.exact is None:
-            raise ModelError(f"{self.info.task}: there is no exact network to check with")
-        self.near = (threshold, margin)
-
-    def scores_of(self, vectors: NDArray[np.float32]) -> Floats:
-        """Calibrated scores (n,) of pooled vectors (n, d): the only way from one to the other."""
-        return self.score_map(self.info.target.score(self.head.outputs(vectors)))
-
-    def preparer_loader(self, folder: Path | str) -> Callable[[str], Preparer] | None:
-        """What loads the tokenizing half of this classifier alone, without its weights.
-
-        Args:
-            folder: Of this classifier.
-
-        Returns:
-            ``load_preparer``; None where the tokenizer has no light form, or where that does
-            not cut and tokenize some difficult texts exactly as this one does.
-        """
-        from tamis.models.preparer import load_preparer
-
-        try:
-            light = load_preparer(folder).prepare(_PROBES)
-        except ModelError:
-            return None
-        return load_preparer if light.same(self.prepare(_PROBES)) else None
+    def embed_and_score(
+        self, texts: Sequence[str], progress: Progress | None = None
+    ) -> tuple[NDArray[np.float32], Floats]:
+        """Vectors (n, d) and scores (n,) of the same texts."""
+        vectors, _ = self.embed(texts, progress)
+        return vectors, self.score(texts).values
 
     @property
-    def torch_encoder(self) -> Encoder:
-        """The network as torch runs it in fp32.
+    @abstractmethod
+    def reference_scores(self) -> Floats:
+        """Scores (r,) of the documents of ``reference``."""
+
+    @abstractmethod
+    def use_threads(self, threads: int) -> None:
+        """Compute with so many threads; 0 leaves the choice to the library."""
+
+    @abstractmethod
+    def save_weights(self, folder: Path) -> None:
+        """Write what the family needs into an existing folder.
 
         Raises:
-            ModelError: This classifier was loaded for another backend.
+            ModelError: It was loaded in a form that cannot be saved.
         """
-        if not isinstance(self.encoder, Encoder):
-            raise ModelError(f"{self.info.task}: only its {type(self.encoder).__name__} is here")
-        return self.encoder
 
     def save(self, folder: Path) -> None:
         """Write the classifier into an empty or new folder.
 
         Raises:
-            ModelError: It was loaded for another backend.
+            ModelError: It was loaded in a form that cannot be saved.
         """
-        encoder = self.torch_encoder
         folder.mkdir(parents=True, exist_ok=True)
-        encoder.model.save_pretrained(folder / "backbone", safe_serialization=True)
-        encoder.tokenizer.save_pretrained(folder / "backbone")
-        save_file(
-            {
-                name: np.ascontiguousarray(array)
-                for name, array in (self.head.arrays | self.score_map.arrays()).items()
-            },
-            folder / "head.safetensors",
-        )
-        save_file({"reference": self.reference}, folder / "reference.safetensors")
+        self.save_weights(folder)
+        save_file({"reference": self.reference}, folder / REFERENCE)
         # Last, so that a folder with this file is complete.
-        (folder / "classifier.json").write_text(self.info.model_dump_json(indent=1), "utf-8")
-
-
-def _part_of(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """What tells ``progress`` of some of the texts after so many others."""
-    return progress and (lambda done, _: progress(before + done, total))
+        (folder / FILE).write_text(self.info.model_dump_json(indent=1), "utf-8")
 
 
 def load_classifier(folder: Path | str) -> Classifier:
-    """Load a classifier that ``Classifier.save`` wrote.
+    """Load a classifier that ``Classifier.save`` wrote, of whatever family.
 
     Raises:
         ModelError: The folder is incomplete, damaged or of another format.
     """
-    import torch
-    from transformers import AutoModel, AutoTokenizer
+    folder, info = Path(folder), read_info(folder)
+    if info.family == "linear":
+        from tamis.models.linear import load_linear
 
-    quiet()
-    folder = Path(folder)
-    try:
-        info, head, score_map, reference = load_parts(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder / "backbone", local_files_only=True)
-        model, report = AutoModel.from_pretrained(
-            folder / "backbone",
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-        # What is not in the file is made up at random; only the pooler is none of our business.
-        if missing := sorted(k for k in report["missing_keys"] if not k.startswith("pooler.")):
-            raise ValueError(f"backbone lacks the weight {missing[0]}")
-        if getattr(model, "pooler", None) is not None:
-            model.pooler = None
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(f"classifier {folder}: {str(error).splitlines()[0]}") from None
-    return Classifier(info, Encoder(model, tokenizer, info.text), head, reference, score_map)
+        return load_linear(folder, info)
+    if info.family == "recurrent":
+        from tamis.models.recurrent import load_recurrent
+
+        return load_recurrent(folder, info)
+    from tamis.models.encoder_classifier import load_encoder_classifier
+
+    return load_encoder_classifier(folder)
 
 
-def load_parts(folder: Path) -> tuple[ClassifierInfo, Head, ScoreMap, NDArray[np.float32]]:
-    """All of a saved classifier but its network and tokenizer: facts, head, map, reference.
+def load_reference(folder: Path) -> NDArray[np.float32]:
+    """The reference vectors of a saved classifier.
 
     Raises:
-        ModelError: A file is missing, damaged or of another format.
+        ModelError: They are missing or damaged.
     """
     try:
-        info = read_info(folder)
-        arrays = load_file(folder / "head.safetensors")
-        score_map = take_score_map(arrays)
-        head = Head(info.formula, arrays)
-        head.check()
-        reference = load_file(folder / "reference.safetensors")["reference"]
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        require_tokenizer(folder / "backbone")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        return load_file(folder / REFERENCE)["reference"]
+    except (OSError, KeyError, SafetensorError) as error:
         raise ModelError(f"classifier {folder}: {str(error).splitlines()[0]}") from None
-    return info, head, score_map, reference
-
-
-def read_info(folder: Path | str) -> ClassifierInfo:
-    """What a saved classifier is, without loading its weights.
-
-    Raises:
-        ModelError: There is no such file, or it is of another format.
-    """
-    path = Path(folder) / "classifier.json"
-    try:
-        return ClassifierInfo.model_validate_json(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: {str(error).splitlines()[0]}") from None
 
 
 def digest(folder: Path | str) -> str:
@@ -316,8 +149,14 @@ def digest(folder: Path | str) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def as_dict(info: ClassifierInfo) -> dict[str, Any]:
-    """The facts about a classifier that fit on a page (no lists of documents)."""
-    facts = info.model_dump(mode="json", exclude={"trained_on"})
-    facts["data_fingerprint"] = info.trained_on.fingerprint
-    return facts
+__all__ = [
+    "Classifier",
+    "ClassifierInfo",
+    "Scores",
+    "TrainedOn",
+    "as_dict",
+    "digest",
+    "load_classifier",
+    "load_reference",
+    "read_info",
+]

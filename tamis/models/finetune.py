@@ -1,4 +1,8 @@
-"""Fine-tuning of the whole encoder with a linear head, by the trainer of transformers."""
+"""Fine-tuning of an encoder with a linear head, by the trainer of transformers.
+
+The whole network learns, or low-rank adapters in it, or a network of some of its layers that
+imitates a larger one.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +13,37 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.nn import functional
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
 from tamis.corpus.dataset import Dataset
 from tamis.corpus.split import Assignment
+from tamis.errors import ConfigError
 from tamis.evaluation.metrics import HIGHER_IS_BETTER, compute
-from tamis.models.backbone import load_backbone
-from tamis.models.classifier import Classifier
+from tamis.models.backbone import load_backbone, thin, transformer_layers
 from tamis.models.encoder import Encoder, pad_batch, pool
+from tamis.models.encoder_classifier import EncoderClassifier
+from tamis.models.frozen import check_length, train_frozen
 from tamis.models.heads import Head
+from tamis.models.info import EncoderInfo
+from tamis.models.log import Trained, TrainingLog
 from tamis.models.selection import calibrate, set_threshold
-from tamis.models.settings import Pooling
+from tamis.models.settings import (
+    DistilledSettings,
+    EncoderSettings,
+    FullSettings,
+    LoraSettings,
+    Pooling,
+)
 from tamis.models.tokens import Tokens, tokenize
-from tamis.models.train import Trained, TrainingLog, check_length, info_of, reference_sample
+from tamis.models.training import facts, reference_sample, rows_of
 from tamis.target import Target
 from tamis.task import Task
 
 POOLING: Pooling = "mean"
+_HOW = {"full": "fine-tuned", "lora": "low-rank adapters, merged", "distilled": "distilled"}
 
 
 class EncoderWithHead(torch.nn.Module):
@@ -36,28 +53,54 @@ class EncoderWithHead(torch.nn.Module):
     constants are folded into the head afterwards.
     """
 
-    def __init__(self, encoder: Any, target: Target, centre: float, spread: float) -> None:
+    def __init__(
+        self,
+        encoder: Any,
+        target: Target,
+        centre: float,
+        spread: float,
+        teacher_weight: float = 0.0,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = torch.nn.Linear(encoder.config.hidden_size, target.n_outputs)
+        self.teacher_weight = teacher_weight
         torch.nn.init.normal_(self.head.weight, std=0.02)
         torch.nn.init.zeros_(self.head.bias)
         self.ordinal = target.kind == "ordinal"
         self.centre, self.spread = centre, spread
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor,
+        teacher: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Loss and outputs (b, k) of a batch of token ids (b, t) with labels (b,)."""
+        """Loss and outputs (b, k) of a batch of token ids (b, t).
+
+        Labels are (b,), what a teacher puts out is (b, k).
+        """
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         # Unit vectors are short: scaled up, they let the head learn at the network's rate.
         vectors = pool(hidden.last_hidden_state, attention_mask, POOLING)
         outputs = self.head(vectors * vectors.shape[1] ** 0.5)
-        if self.ordinal:
-            loss = torch.nn.functional.mse_loss(outputs[:, 0], (labels - self.centre) / self.spread)
-        else:
-            loss = torch.nn.functional.cross_entropy(outputs, labels.long())
+        loss = self._loss(outputs.float(), labels)
+        if teacher is not None:
+            weight = self.teacher_weight
+            loss = weight * self._imitation(outputs.float(), teacher) + (1 - weight) * loss
         return {"loss": loss, "logits": outputs}
+
+    def _loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self.ordinal:
+            return functional.mse_loss(outputs[:, 0], (labels - self.centre) / self.spread)
+        return functional.cross_entropy(outputs, labels.long())
+
+    def _imitation(self, outputs: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        if self.ordinal:
+            return functional.mse_loss(outputs, (teacher - self.centre) / self.spread)
+        said, wanted = (functional.log_softmax(logits, dim=1) for logits in (outputs, teacher))
+        return functional.kl_div(said, wanted, log_target=True, reduction="batchmean")
 
     def folded_head(self) -> Head:
         """The head on unit vectors, its outputs on the target's scale."""
@@ -72,51 +115,73 @@ class EncoderWithHead(torch.nn.Module):
 
 
 class _Examples(torch.utils.data.Dataset[dict[str, Any]]):
-    """Token ids with labels, by position."""
+    """Token ids with labels, and what a teacher puts out where there is one, by position."""
 
-    def __init__(self, tokens: Tokens, labels: Sequence[float]) -> None:
-        self.tokens, self.labels = tokens, labels
+    def __init__(
+        self, tokens: Tokens, labels: Sequence[float], teacher: NDArray[np.float32] | None
+    ) -> None:
+        self.tokens, self.labels, self.teacher = tokens, labels, teacher
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        return {"ids": self.tokens.ids[position], "label": self.labels[position]}
+        example = {"ids": self.tokens.ids[position], "label": self.labels[position]}
+        return example if self.teacher is None else example | {"teacher": self.teacher[position]}
 
 
-def finetune(task: Task, dataset: Dataset, assignment: Assignment, checkpoints: Path) -> Trained:
-    """Fine-tune the whole network; the epoch with the best validation figure is taken.
+def finetune(
+    task: Task,
+    model_settings: EncoderSettings,
+    dataset: Dataset,
+    assignment: Assignment,
+    checkpoints: Path,
+) -> Trained[EncoderClassifier]:
+    """Fine-tune, and take the epoch with the best validation figure.
 
     A run that was killed resumes from its last checkpoint, with the same random state, when it
     is started again with the same task and documents.
 
     Args:
-        task: The task; ``model.full`` holds the settings.
+        task: The task.
+        model_settings: Its model, whose ``train`` says what learns.
         dataset: Labelled documents.
         assignment: Their split.
         checkpoints: Folder for checkpoints, emptied at the end.
+
+    Raises:
+        ConfigError: The backbone reads fewer tokens, or has fewer layers, than the task wants.
     """
+    settings = settings_of(model_settings)
+    teacher = _teacher(task, model_settings, dataset, assignment, checkpoints)
     set_seed(task.seed)
-    model, tokenizer = load_backbone(task.model.backbone)
+    model, tokenizer = load_backbone(model_settings.backbone)
     check_length(task, model)
     texts, labels = dataset.texts(), dataset.labels
-    rows = {side: assignment.rows(dataset, side) for side in ("train", "validation", "test")}
+    rows = rows_of(dataset, assignment)
     known = labels[rows["train"]]
-    network = EncoderWithHead(model, task.target, float(known.mean()), float(known.std()) or 1.0)
+    network = EncoderWithHead(
+        _learner(task, model, settings),
+        task.target,
+        float(known.mean()),
+        float(known.std()) or 1.0,
+        settings.weight if isinstance(settings, DistilledSettings) else 0.0,
+    )
 
     def examples(side: str) -> _Examples:
         chosen = rows[side]
-        tokens = tokenize(tokenizer, [texts[row] for row in chosen], task.text)
-        return _Examples(tokens, labels[chosen].tolist())
+        own = [texts[row] for row in chosen]
+        taught = None if teacher is None else _outputs(teacher.classifier, own)
+        return _Examples(tokenize(tokenizer, own, task.text), labels[chosen].tolist(), taught)
 
     trainer = Trainer(
         model=network,
-        args=_arguments(task, checkpoints, len(rows["train"])),
+        args=_arguments(task, settings, checkpoints, len(rows["train"])),
         train_dataset=examples("train"),
         eval_dataset=examples("validation"),
         data_collator=_Collate(tokenizer.pad_token_id or 0),
         compute_metrics=_Metrics(task, network.centre, network.spread),
-        callbacks=[EarlyStoppingCallback(task.model.full.patience)],
+        callbacks=[EarlyStoppingCallback(settings.patience)],
     )
     trainer.train(resume_from_checkpoint=_last(checkpoints))
     epochs = [
@@ -124,23 +189,78 @@ def finetune(task: Task, dataset: Dataset, assignment: Assignment, checkpoints: 
         for entry in trainer.state.log_history
         if f"eval_{task.metric}" in entry
     ]
-    trained = _finish(task, dataset, assignment, network, tokenizer, epochs)
+    if isinstance(settings, LoraSettings):
+        network.encoder = network.encoder.merge_and_unload()
+    trained = _finish(task, model_settings, dataset, assignment, network, tokenizer, epochs)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return trained
 
 
+def settings_of(model: EncoderSettings) -> FullSettings:
+    """The settings of what learns: of the whole network, of adapters, or of a smaller network."""
+    found = {"full": model.full, "lora": model.lora, "distilled": model.distilled}
+    return found[model.train]
+
+
+def _learner(task: Task, model: Any, settings: FullSettings) -> Any:
+    """The network that learns."""
+    if isinstance(settings, LoraSettings):
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules="all-linear",
+        )
+        return get_peft_model(model, config)
+    if isinstance(settings, DistilledSettings):
+        depth = len(transformer_layers(model))
+        if settings.layers > depth:
+            allowed = f"at most {depth}, which is what the backbone has"
+            raise ConfigError(task.name, "model.distilled.layers", settings.layers, allowed)
+        return thin(model, settings.layers)
+    return model
+
+
+def _teacher(
+    task: Task,
+    model: EncoderSettings,
+    dataset: Dataset,
+    assignment: Assignment,
+    checkpoints: Path,
+) -> Trained[EncoderClassifier] | None:
+    """The larger network that is imitated, trained on the same documents."""
+    if model.train != "distilled":
+        return None
+    larger = model.model_copy(update={"train": model.distilled.teacher})
+    split = task.split.model_copy(update={"folds": 0})
+    taught = task.model_copy(update={"model": larger, "split": split})
+    if larger.train == "frozen":
+        return train_frozen(taught, larger, dataset, assignment, None)
+    folder = checkpoints.with_name(f"{checkpoints.name}-teacher")
+    return finetune(taught, larger, dataset, assignment, folder)
+
+
+def _outputs(teacher: EncoderClassifier, texts: Sequence[str]) -> NDArray[np.float32]:
+    """What the teacher's head puts out (n, k)."""
+    vectors, _ = teacher.embed(texts)
+    return teacher.head.outputs(vectors).astype(np.float32)
+
+
 def _finish(
     task: Task,
+    model_settings: EncoderSettings,
     dataset: Dataset,
     assignment: Assignment,
     network: EncoderWithHead,
     tokenizer: Any,
     epochs: list[float],
-) -> Trained:
+) -> Trained[EncoderClassifier]:
     encoder = Encoder(network.encoder, tokenizer, task.text)
     depth, head = encoder.depth, network.folded_head()
-    rows = {side: assignment.rows(dataset, side) for side in ("train", "validation", "test")}
-    texts = dataset.texts()
+    rows = rows_of(dataset, assignment)
+    texts, train = dataset.texts(), model_settings.train
     seen = np.concatenate([rows["train"], rows["validation"]])
     vectors, _ = encoder.features([texts[row] for row in seen], [depth], [POOLING])
     unit = vectors[depth, POOLING]
@@ -148,15 +268,23 @@ def _finish(
     known = dataset.labels[rows["validation"]]
     score_map, note = calibrate(task.calibration, task.target, known, raw)
     threshold = set_threshold(task.threshold, task.target, known, score_map(raw))
-    info = info_of(task, assignment, depth, POOLING, "linear (fine-tuned)", "linear", threshold)
-    classifier = Classifier(info, encoder, head, reference_sample(unit, task.seed), score_map)
+    info = EncoderInfo(
+        **facts(task, assignment, f"linear ({_HOW[train]})", threshold),
+        train=train,
+        backbone=model_settings.backbone,
+        layer=depth,
+        pooling=POOLING,
+        formula="linear",
+    )
+    reference = reference_sample(unit, task.seed)
+    classifier = EncoderClassifier(info, encoder, head, reference, score_map)
     log = TrainingLog(
         task=task.name,
-        train="full",
+        train=train,
         metric=task.metric,
         documents={side: len(where) for side, where in rows.items()},
         epochs=tuple(epochs),
-        chosen=f"epoch {int(np.argmax(_signed(task, epochs))) + 1} of {len(epochs)}, fine-tuned",
+        chosen=f"epoch {int(np.argmax(_signed(task, epochs))) + 1} of {len(epochs)}, {_HOW[train]}",
         threshold=threshold,
         calibration=note,
     )
@@ -175,8 +303,10 @@ def _last(checkpoints: Path) -> str | None:
     return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
 
 
-def _arguments(task: Task, checkpoints: Path, documents: int) -> TrainingArguments:
-    settings = task.model.full
+def _arguments(
+    task: Task, settings: FullSettings, checkpoints: Path, documents: int
+) -> TrainingArguments:
+    gpu = torch.cuda.is_available()
     steps = -(-documents // settings.batch_size) * settings.epochs
     return TrainingArguments(
         output_dir=str(checkpoints),
@@ -195,13 +325,13 @@ def _arguments(task: Task, checkpoints: Path, documents: int) -> TrainingArgumen
         greater_is_better=HIGHER_IS_BETTER[task.metric],
         seed=task.seed,
         data_seed=task.seed,
-        bf16=torch.cuda.is_available(),
+        bf16=settings.precision == "bf16" or (settings.precision == "auto" and gpu),
         remove_unused_columns=False,
         label_names=["labels"],
         report_to=[],
         logging_strategy="epoch",
         disable_tqdm=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=gpu,
     )
 
 
@@ -215,7 +345,10 @@ class _Collate:
         tokens = Tokens([example["ids"] for example in examples], self.pad)
         ids, mask = pad_batch(tokens, np.arange(len(examples)), "cpu")
         labels = torch.tensor([example["label"] for example in examples], dtype=torch.float32)
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        if "teacher" in examples[0]:
+            batch["teacher"] = torch.from_numpy(np.stack([each["teacher"] for each in examples]))
+        return batch
 
 
 class _Metrics:

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.models.settings import HeadKind
+from tamis.models.settings import Formula, HeadKind
 from tamis.target import Target
 
 Array = NDArray[Any]
-Formula = Literal["linear", "kernel", "mlp"]
 
 KERNEL_LANDMARKS = 1_000
 """From four times as many documents on, the kernel is approximated (Nystroem)."""
@@ -111,7 +110,8 @@ def fit(candidate: Candidate, target: Target, vectors: Array, labels: Array, see
     return Head(head.formula, {k: np.asarray(v, np.float32) for k, v in head.arrays.items()})
 
 
-def _linear_model(target: Target, alpha: float) -> Any:
+def linear_model(target: Target, alpha: float) -> Any:
+    """A ridge regression, or a logistic one of like strength, not yet fitted."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
     if target.kind == "ordinal":
@@ -119,7 +119,7 @@ def _linear_model(target: Target, alpha: float) -> Any:
     return LogisticRegression(C=10 / alpha, max_iter=1_000)
 
 
-def _weights(target: Target, model: Any) -> dict[str, Array]:
+def linear_weights(target: Target, model: Any) -> dict[str, Array]:
     """Weight (d, k) and bias (k,) of a fitted linear model, one logit for every class."""
     weight = np.atleast_2d(model.coef_).T
     bias = np.atleast_1d(model.intercept_)
@@ -141,8 +141,8 @@ def _all_classes(target: Target, seen: Array, weight: Array, bias: Array) -> dic
 
 
 def _fit_linear(target: Target, x: Array, y: Array, seed: int, settings: dict[str, float]) -> Head:
-    model = _linear_model(target, settings["alpha"]).fit(x, y)
-    return Head("linear", _weights(target, model))
+    model = linear_model(target, settings["alpha"]).fit(x, y)
+    return Head("linear", linear_weights(target, model))
 
 
 def _fit_kernel(target: Target, x: Array, y: Array, seed: int, settings: dict[str, float]) -> Head:
@@ -156,8 +156,8 @@ def _fit_kernel(target: Target, x: Array, y: Array, seed: int, settings: dict[st
         return Head("kernel", {**arrays, "bias": svr.intercept_, "gamma": np.array([gamma])})
     landmarks = min(KERNEL_LANDMARKS, len(x))
     nystroem = Nystroem(gamma=gamma, n_components=landmarks, random_state=seed)
-    model = _linear_model(target, 1 / settings["C"]).fit(nystroem.fit_transform(x), y)
-    arrays = _weights(target, model)
+    model = linear_model(target, 1 / settings["C"]).fit(nystroem.fit_transform(x), y)
+    arrays = linear_weights(target, model)
     # The Nystroem map is linear in the kernel values, so it folds into the weights.
     arrays["weight"] = nystroem.normalization_.T @ arrays["weight"]
     arrays |= {"landmarks": nystroem.components_, "gamma": np.array([gamma])}

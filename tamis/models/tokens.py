@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.models.preparation import prepare
 from tamis.models.reading import read
 
 if TYPE_CHECKING:
@@ -164,13 +165,14 @@ def tokenized_ahead(
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], limits: TextLimits) -> Tokens:
-    """Cut each text by characters, then tokenize it and cut it by tokens, as the limits say.
+    """Prepare each text, cut it by characters, tokenize it and cut it by tokens: see the limits.
 
     A text that was cut counts as many whole tokens as those that were read make for its length:
     ``round(read * characters / characters_read)``, special tokens left out.
     """
     if not texts:
         return Tokens(ids=[], pad=0)
+    texts = prepare(texts, limits.preparation)
     parts = read(tokenizer, texts, limits)
     document = _none()
     if limits.long in ("windows_mean", "windows_max"):

@@ -19,12 +19,12 @@ def drift_of(
     progress: Progress | None = None,
 ) -> DriftReport:
     """Drift of a window's documents, labelled or not, against what the model was trained on."""
-    vectors, _ = model.embed(window.texts(), progress)
+    vectors, scores = model.embed_and_score(window.texts(), progress)
     return measure_drift(
         model.reference,
         vectors,
-        model.scores_of(model.reference),
-        model.scores_of(vectors),
+        model.reference_scores,
+        scores,
         dict(sorted(Counter(window.strings("source").tolist()).items())),
         policy,
         seed,

@@ -58,11 +58,13 @@ class LoadScorer:
         Raises:
             ModelError: The directory is damaged or not ours.
         """
+        from tamis.models.encoder_classifier import EncoderClassifier
         from tamis.scoring.backends.folder import load_backend
 
         classifier = load_backend(model_dir)
-        if self.margin and classifier.exact is not None:
-            classifier.check_near(self.threshold, self.margin)
+        encoder = classifier if isinstance(classifier, EncoderClassifier) else None
+        if self.margin and encoder is not None and encoder.exact is not None:
+            encoder.check_near(self.threshold, self.margin)
         return classifier
 
 

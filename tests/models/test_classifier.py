@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 from tamis.corpus.split import split
 from tamis.errors import ModelError
 from tamis.models.backbone import file_sha256, load_backbone, locate
-from tamis.models.classifier import ClassifierInfo, as_dict, digest, load_classifier, read_info
+from tamis.models.classifier import as_dict, digest, load_classifier, read_info
+from tamis.models.info import EncoderInfo
 from tamis.models.preparer import load_preparer
 from tamis.models.settings import HubBackbone, PackageBackbone, PathBackbone
 from tamis.models.tokens import Tokens
@@ -277,7 +278,7 @@ def test_facts_that_are_not_utf8_are_refused(copy):
 
 def test_the_facts_survive_json_and_fit_on_a_page(trained):
     info = trained.info
-    assert ClassifierInfo.model_validate_json(info.model_dump_json()) == info
+    assert EncoderInfo.model_validate_json(info.model_dump_json()) == info
     facts = as_dict(info)
     assert facts["data_fingerprint"] == info.trained_on.fingerprint
     assert "trained_on" not in facts

@@ -4,7 +4,7 @@ from scipy.stats import spearmanr
 
 from tamis.corpus.split import split
 from tamis.errors import ConfigError, ModelError
-from tamis.models import train as module
+from tamis.models import training
 from tamis.models.classifier import digest
 from tamis.models.train import TrainingLog, reference_sample, train
 from tests.tiny import BINARY, easy_set, labelled, tiny_task
@@ -175,7 +175,7 @@ def test_progress_covers_every_document(tiny_bert, tmp_path):
 
 
 def test_the_reference_is_a_seeded_sample(monkeypatch):
-    monkeypatch.setattr(module, "REFERENCE_SIZE", 10)
+    monkeypatch.setattr(training, "REFERENCE_SIZE", 10)
     vectors = np.arange(60, dtype=np.float32).reshape(30, 2)
     sample = reference_sample(vectors, 1)
     assert sample.shape == (10, 2)

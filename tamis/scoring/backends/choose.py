@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,14 +14,15 @@ from pydantic import BaseModel, ConfigDict
 from tamis import html
 from tamis.decision import Decision, Reason
 from tamis.errors import ModelError
-from tamis.models.classifier import digest
+from tamis.machine import gpu_name, machine
+from tamis.models.classifier import digest, read_info
 from tamis.models.tokens import Tokens
-from tamis.scoring.backends.folder import export, load_backend
+from tamis.scoring.backends.folder import export, load_encoder
 from tamis.scoring.settings import BackendGate, BackendName
 from tamis.target import Floats
 
 if TYPE_CHECKING:
-    from tamis.models.classifier import Classifier
+    from tamis.models.encoder_classifier import EncoderClassifier
 
 REFERENCE: BackendName = "torch"
 _ROUNDS = 3
@@ -125,30 +125,6 @@ class Judged:
     reference: Floats | None = None
 
 
-def machine() -> str:
-    """What decides how fast a backend is here: processor, its vector units, GPU."""
-    name = platform.processor() or platform.machine()
-    units = ""
-    try:
-        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
-        lines = dict(line.split(":", 1) for line in facts.splitlines() if ":" in line)
-        known = {key.strip(): value.strip() for key, value in lines.items()}
-        name = known.get("model name", name)
-        wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16")
-        flags = known.get("flags", "").split()
-        units = " ".join(flag for flag in wanted if flag in flags)
-    except (OSError, ValueError):
-        pass
-    gpu = _gpu()
-    return ", ".join(part for part in (name, units, gpu) if part)
-
-
-def _gpu() -> str:
-    import torch
-
-    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else ""
-
-
 def candidates(gpu: bool) -> tuple[BackendName, ...]:
     """Backends worth a try besides the reference."""
     return ("torch-packed", "torch-bf16") if gpu else ("onnx-int8", "onnx", "torch-bf16")
@@ -174,21 +150,21 @@ def choose(
     Raises:
         ModelError: The classifier cannot be loaded.
     """
-    if len(judged.texts) < max(1, gate.min_kept):
+    why = _why_not(model_dir, len(judged.texts), gate)
+    if why:
         return BackendChoice(
             backend=REFERENCE,
-            reason=f"There are {len(judged.texts):,} documents to compare on, and the gate needs "
-            f"{gate.min_kept:,} that are kept.",
+            reason=why,
             source=digest(model_dir),
             machine=machine(),
             documents=len(judged.texts),
         )
-    gpu = bool(_gpu())
-    loaded: dict[BackendName, Classifier] = {REFERENCE: load_backend(model_dir)}
+    gpu = bool(gpu_name())
+    loaded = {REFERENCE: load_encoder(model_dir)}
     failed: list[Trial] = []
     for name in candidates(gpu):
         try:
-            loaded[name] = load_backend(export(model_dir, name, home))
+            loaded[name] = load_encoder(export(model_dir, name, home))
         except Exception as error:  # each library raises its own
             failed.append(_failed(name, error))
     tokens = loaded[REFERENCE].prepare(judged.texts)
@@ -238,6 +214,19 @@ def choose(
     )
 
 
+def _why_not(model_dir: Path, documents: int, gate: BackendGate) -> str:
+    """Why there is nothing to choose from or to compare on; empty where there is."""
+    family = read_info(model_dir).family
+    if family != "encoder":
+        return f"A model of the family {family} runs in one way only."
+    if documents < max(1, gate.min_kept):
+        return (
+            f"There are {documents:,} documents to compare on, and the gate needs "
+            f"{gate.min_kept:,} that are kept."
+        )
+    return ""
+
+
 @dataclass(frozen=True)
 class _Run:
     """A backend's scores of the documents, as they are after checks, and its speed with these."""
@@ -248,7 +237,7 @@ class _Run:
 
 
 def _run(
-    classifier: Classifier,
+    classifier: EncoderClassifier,
     tokens: Tokens,
     judged: Judged,
     reference: Floats,
@@ -330,7 +319,7 @@ def _judge(
 
 
 def _measure(
-    loaded: dict[BackendName, Classifier], tokens: Tokens, gpu: bool
+    loaded: dict[BackendName, EncoderClassifier], tokens: Tokens, gpu: bool
 ) -> tuple[dict[BackendName, float], list[Trial]]:
     """Documents a second by backend, and those that failed on the way."""
     import torch
@@ -371,7 +360,7 @@ def _measure(
     return best, failed
 
 
-def _speed(classifier: Classifier, tokens: Tokens, clock: Callable[[], float]) -> float:
+def _speed(classifier: EncoderClassifier, tokens: Tokens, clock: Callable[[], float]) -> float:
     started = clock()
     classifier.score_tokens(tokens)
     return tokens.documents / max(clock() - started, 1e-9)

@@ -15,7 +15,12 @@ from typing import Any, Literal
 from tamis.config import Strict
 from tamis.errors import ModelError
 from tamis.models.backbone import file_sha256
-from tamis.models.classifier import Classifier, digest, load_classifier, load_parts
+from tamis.models.classifier import Classifier, digest, load_classifier
+from tamis.models.encoder_classifier import (
+    EncoderClassifier,
+    load_encoder_classifier,
+    load_parts,
+)
 from tamis.scoring.settings import BackendName
 
 MARK = "export.json"
@@ -76,7 +81,7 @@ def _export(model_dir: Path, backend: BackendName, source: str, target: Path) ->
         if backend.startswith("onnx"):
             from tamis.scoring.backends import onnx
 
-            classifier = load_classifier(model_dir)
+            classifier = load_encoder_classifier(model_dir)
             onnx.export(classifier, folder, backend == "onnx-int8")
             (folder / _WEIGHTS).unlink()
             light = classifier.preparer_loader(model_dir) is not None
@@ -114,16 +119,27 @@ def read_export(folder: Path | str) -> Export | None:
 
 
 def load_backend(folder: Path | str) -> Classifier:
-    """Load a classifier as it was saved, or as it was prepared for a backend.
+    """Load a classifier of any family as it was saved, or as it was prepared for a backend.
+
+    Raises:
+        ModelError: As ``load_encoder``.
+    """
+    if read_export(folder) is None:
+        return load_classifier(folder)
+    return load_encoder(folder)
+
+
+def load_encoder(folder: Path | str) -> EncoderClassifier:
+    """Load an encoder as it was saved, or as it was prepared for a backend.
 
     Raises:
         ModelError: The folder is damaged, a file is not the one that was exported, or the backend
             does not run here.
     """
+    folder = Path(folder)
     found = read_export(folder)
     if found is None:
-        return load_classifier(folder)
-    folder = Path(folder)
+        return load_encoder_classifier(folder)
     try:
         actual = _hashes(folder)
     except OSError as error:
@@ -136,7 +152,7 @@ def load_backend(folder: Path | str) -> Classifier:
     return _torch(folder, found.backend)
 
 
-def _onnx(folder: Path, light: bool) -> Classifier:
+def _onnx(folder: Path, light: bool) -> EncoderClassifier:
     from tamis.models.preparer import load_preparer
     from tamis.scoring.backends.onnx import EXACT, FILE, OnnxEncoder
 
@@ -155,16 +171,16 @@ def _onnx(folder: Path, light: bool) -> Classifier:
         for name in (FILE, EXACT)
     )
     exists = (folder / EXACT).is_file()
-    return Classifier(info, encoder, head, reference, score_map, exact if exists else None)
+    return EncoderClassifier(info, encoder, head, reference, score_map, exact if exists else None)
 
 
-def _torch(folder: Path, backend: BackendName) -> Classifier:
+def _torch(folder: Path, backend: BackendName) -> EncoderClassifier:
     import torch
 
     from tamis.models.encoder import Encoder
     from tamis.scoring.backends.packed import PackedEncoder
 
-    plain = load_classifier(folder)
+    plain = load_encoder_classifier(folder)
     info, inner = plain.info, plain.torch_encoder
     encoder: Any
     if backend == "torch-bf16":
@@ -174,4 +190,4 @@ def _torch(folder: Path, backend: BackendName) -> Classifier:
             encoder = PackedEncoder(inner.model, inner.tokenizer, info.text, info.layer)
         except ValueError as error:
             raise ModelError(f"{backend}: {error}") from None
-    return Classifier(info, encoder, plain.head, plain.reference, plain.score_map)
+    return EncoderClassifier(info, encoder, plain.head, plain.reference, plain.score_map)

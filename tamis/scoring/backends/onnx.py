@@ -17,7 +17,7 @@ from tamis.models.settings import Pooling
 from tamis.models.tokens import Tokens, batches, combine, counter
 
 if TYPE_CHECKING:
-    from tamis.models.classifier import Classifier
+    from tamis.models.encoder_classifier import EncoderClassifier
     from tamis.task import TextLimits
 
 FILE = "encoder.onnx"
@@ -28,7 +28,7 @@ _SAME = 1e-4
 """Largest difference of the graph's vectors from torch's; both are L2-normalised and in fp32."""
 
 
-def export(classifier: Classifier, folder: Path, int8: bool) -> None:
+def export(classifier: EncoderClassifier, folder: Path, int8: bool) -> None:
     """Write a classifier's network and pooling as one ONNX graph, in fp32.
 
     Attention, layer norms and GELU become onnxruntime's fused operators where it knows the
@@ -84,7 +84,7 @@ def _quiet(record: logging.LogRecord) -> bool:
     return "pre-processing before quantization" not in record.getMessage()
 
 
-def _trace(classifier: Classifier, target: Path) -> None:
+def _trace(classifier: EncoderClassifier, target: Path) -> None:
     """Write the graph as torch sees it."""
     import torch
 
@@ -125,7 +125,7 @@ def _trace(classifier: Classifier, target: Path) -> None:
         network.set_attn_implementation(attention)
 
 
-def _compare(classifier: Classifier, file: Path) -> None:
+def _compare(classifier: EncoderClassifier, file: Path) -> None:
     """Raise ValueError if the graph's vectors of sequences of other shapes are not torch's."""
     encoder, info = classifier.torch_encoder, classifier.info
     chance = np.random.default_rng(0)

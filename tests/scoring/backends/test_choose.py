@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,10 +57,11 @@ def setting(monkeypatch):
         return classifier.speed
 
     monkeypatch.setattr(choosing, "export", lambda model_dir, name, home: name)
-    monkeypatch.setattr(choosing, "load_backend", load)
+    monkeypatch.setattr(choosing, "load_encoder", load)
+    monkeypatch.setattr(choosing, "read_info", lambda folder: SimpleNamespace(family="encoder"))
     monkeypatch.setattr(choosing, "digest", lambda folder: "source")
     monkeypatch.setattr(choosing, "machine", lambda: "A <machine>")
-    monkeypatch.setattr(choosing, "_gpu", lambda: "")
+    monkeypatch.setattr(choosing, "gpu_name", lambda: "")
     monkeypatch.setattr(choosing, "_speed", speed)
     return backends
 
@@ -360,7 +362,7 @@ def test_a_gpu_has_other_backends_and_another_clock(setting, monkeypatch):
     assert {"onnx", "onnx-int8"} < set(choosing.candidates(False))
     assert choosing.REFERENCE not in {*choosing.candidates(True), *choosing.candidates(False)}
     setting["torch-packed"] = Fake(TRUTH, 30.0)
-    monkeypatch.setattr(choosing, "_gpu", lambda: "a GPU")
+    monkeypatch.setattr(choosing, "gpu_name", lambda: "a GPU")
     assert chosen().backend == "torch-packed"
 
 
@@ -390,11 +392,10 @@ def test_the_choice_survives_json_and_is_a_page(setting):
         BackendChoice.model_validate({**choice.model_dump(), "more": 1})
 
 
-def test_the_machine_is_told_in_words(monkeypatch):
-    assert choosing.machine()
-    assert "\n" not in choosing.machine()
-    monkeypatch.setattr(choosing.Path, "read_text", lambda *given, **more: "nothing : of\nuse\n\n")
-    monkeypatch.setattr(choosing.platform, "processor", lambda: "")
-    monkeypatch.setattr(choosing.platform, "machine", lambda: "chip")
-    monkeypatch.setattr(choosing, "_gpu", lambda: "a GPU")
-    assert choosing.machine() == "chip, a GPU"
+@pytest.mark.parametrize("family", ["linear", "recurrent"])
+def test_other_families_run_in_one_way_only(setting, monkeypatch, family):
+    monkeypatch.setattr(choosing, "read_info", lambda folder: SimpleNamespace(family=family))
+    setting["torch"] = ModelError("must not be loaded")
+    found = chosen()
+    assert (found.backend, found.trials) == ("torch", ())
+    assert family in found.reason

@@ -9,7 +9,8 @@ import torch
 
 from tamis.errors import ModelError
 from tamis.models.backbone import file_sha256
-from tamis.models.classifier import Classifier, digest
+from tamis.models.classifier import digest
+from tamis.models.encoder_classifier import EncoderClassifier
 from tamis.scoring.backends import choose as choosing
 from tamis.scoring.backends import folder as folders
 from tamis.scoring.backends import onnx
@@ -298,7 +299,7 @@ def test_a_file_that_cannot_be_read_is_told_of(copy, monkeypatch):
 def test_a_tokenizer_without_a_light_form_is_that_of_transformers(
     saved, expected, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(Classifier, "preparer_loader", lambda self, folder: None)
+    monkeypatch.setattr(EncoderClassifier, "preparer_loader", lambda self, folder: None)
     folder = export(saved, "onnx", tmp_path / "home")
     assert not read_export(folder).light_tokenizer
     loaded = load_backend(folder)
@@ -310,7 +311,9 @@ def test_a_tokenizer_of_either_kind_that_is_damaged_is_refused(saved, tmp_path, 
     """By its hash it is whole, as where a newer library cannot read it."""
     for kind in (None, "light"):
         with monkeypatch.context() as patch:
-            patch.setattr(Classifier, "preparer_loader", lambda self, folder, kind=kind: kind)
+            patch.setattr(
+                EncoderClassifier, "preparer_loader", lambda self, folder, kind=kind: kind
+            )
             folder = export(saved, "onnx", tmp_path / str(kind))
         (folder / "backbone" / "tokenizer.json").write_text("{}")
         facts = json.loads((folder / "export.json").read_text())
@@ -340,7 +343,7 @@ class TestChoice:
             return 30.0 if encoder == "OnnxEncoder" else 8.0 if bf16 else 10.0
 
         monkeypatch.setattr(choosing, "_speed", speed)
-        monkeypatch.setattr(choosing, "_gpu", lambda: "")
+        monkeypatch.setattr(choosing, "gpu_name", lambda: "")
 
     def test_they_load_and_are_judged(self, saved, tmp_path):
         choice = choose(saved, tmp_path, Judged(self.TEXTS, 2.5), self.GATE, (0.0, 5.0))

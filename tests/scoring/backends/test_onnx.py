@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from tamis.errors import ModelError
 from tamis.models.backbone import cut, load_backbone
-from tamis.models.classifier import Classifier, ClassifierInfo, TrainedOn
+from tamis.models.classifier import TrainedOn
 from tamis.models.encoder import Encoder
+from tamis.models.encoder_classifier import EncoderClassifier
 from tamis.models.heads import Head
+from tamis.models.info import EncoderInfo
 from tamis.models.settings import PathBackbone
 from tamis.models.tokens import Tokens
 from tamis.scoring.backends import onnx
@@ -33,7 +35,7 @@ def make_classifier(bert, layer=3, pooling="mean", limits=LIMITS):
     """A classifier on the tiny BERT, cut after a layer, with a head drawn at random."""
     backbone = PathBackbone(kind="path", path=str(bert))
     model, tokenizer = load_backbone(backbone)
-    info = ClassifierInfo(
+    info = EncoderInfo(
         task="toy",
         task_fingerprint="0",
         target=OrdinalTarget(kind="ordinal", keep_at_least=3.0),
@@ -54,7 +56,7 @@ def make_classifier(bert, layer=3, pooling="mean", limits=LIMITS):
     bias = 2.5 - np.median(vectors[layer, pooling] @ weight)
     head = Head("linear", {"weight": weight, "bias": np.array([bias], np.float32)})
     reference = np.zeros((2, 32), np.float32)
-    return Classifier(info, Encoder(cut(model, layer), tokenizer, limits), head, reference)
+    return EncoderClassifier(info, Encoder(cut(model, layer), tokenizer, limits), head, reference)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def under_onnx(classifier, folder, **more):
         for name in (FILE, EXACT)
     )
     made = {"exact": exact if (folder / EXACT).is_file() else None} | more
-    return Classifier(info, encoder, classifier.head, classifier.reference, **made)
+    return EncoderClassifier(info, encoder, classifier.head, classifier.reference, **made)
 
 
 def random_tokens(count=40, longest=64):
