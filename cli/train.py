@@ -36,16 +36,16 @@ def train(
     from deployment.session import open_session
     from tamis.corpus.sources import stamp
 
-    stamped = "" if data else stamp(loaded.sources)
+    stamped = stamp(loaded.sources) if data is None else ""
     if dry_run:
-        if data:
+        if data is not None:
             with open_session(stack):
                 artifact_of(loaded, data)
         show_plan(f"train {loaded.name} on {stack}", _plan(loaded, data))
         write(Result(verb="train", task=loaded.name, stack=stack, status="planned"), result)
         return
-
     with open_session(stack, experiments=("tamis_training",)) as session:
+        version = "" if data is None else artifact_of(loaded, data)
         from cli import execute, figures
         from pipelines.training import training
 
@@ -56,7 +56,7 @@ def train(
             stamp=stamped,
             home=session.scratch,
             ledger=session.ledger,
-            data=artifact_of(loaded, data) if data else "",
+            data=version,
         )
         registered = ran.load("register", "registered")
         evaluation = ran.load("evaluate", "evaluation")
@@ -85,7 +85,7 @@ def _plan(task: Task, data: str | None) -> list[tuple[str, object]]:
     return [
         ("pipeline", "ingest, validate, split, train, evaluate, gate, register"),
         ("data", f"version {data}")
-        if data
+        if data is not None
         else ("sources", ", ".join(source.kind for source in task.sources)),
         ("target", task.target.model_dump_json()),
         ("model", f"{task.model.family}, {task.model.variant}"),

@@ -9,7 +9,7 @@ from tamis.task import Task
 
 
 @pipeline(name="tamis_training", execution_mode=ExecutionMode.FAIL_FAST)
-def training(task: Task, stamp: str, home: str, ledger: str) -> None:
+def training(task: Task, stamp: str, home: str, ledger: str, data: str = "") -> None:
     """Train a task's classifier and register it.
 
     Args:
@@ -17,8 +17,9 @@ def training(task: Task, stamp: str, home: str, ledger: str) -> None:
         stamp: Changes when the sources do.
         home: Folder for checkpoints and downloaded models.
         ledger: URL of the promotion ledger.
+        data: Id of the artifact with the documents of an old version; empty reads the sources.
     """
-    documents = ingest(task, stamp)
+    documents = ingest(task, stamp, data)
     validation = validate(task, documents)
     sides = split(task, documents, validation)
     classifier, log = train(task, documents, sides, home)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from zenml import step
 
+from deployment.data_versions import load_artifact
 from materializers.dataset import DatasetMaterializer
 from materializers.report import ReportMaterializer
 from steps.caching import CORPUS
@@ -20,9 +21,9 @@ from tamis.task import Task
 
 
 @step(cache_policy=CORPUS, output_materializers=DatasetMaterializer)
-def ingest(task: Task, stamp: str) -> Annotated[Dataset, "documents"]:
-    """Read the task's sources; ``stamp`` changes when they do."""
-    return sources.ingest(task)
+def ingest(task: Task, stamp: str, version: str = "") -> Annotated[Dataset, "documents"]:
+    """Read the task's sources, or a version of old; ``stamp`` changes when the sources do."""
+    return load_artifact(version) if version else sources.ingest(task)
 
 
 @step(cache_policy=CORPUS, output_materializers=DatasetMaterializer)
