@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import mlflow
 from mlflow import MlflowClient
@@ -17,9 +18,14 @@ from mlflow.exceptions import MlflowException
 from tamis.errors import UsageError
 from tamis.models.classifier import digest
 
+if TYPE_CHECKING:
+    from tamis.comparison.report import Comparison
+
 Alias = Literal["champion", "challenger"]
 CHAMPION = "champion"
 MODEL_FOLDER = "classifier"
+MOST_DESCRIPTION = 5_000
+"""Characters of MLflow's column; Postgres refuses more, SQLite does not notice."""
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
@@ -35,6 +41,7 @@ class Version:
         tags: What was recorded with it.
         source: Where its files are.
         run_id: The MLflow run that logged it.
+        created: When it was registered, ISO 8601.
     """
 
     name: str
@@ -43,6 +50,7 @@ class Version:
     tags: dict[str, str]
     source: str
     run_id: str
+    created: str = ""
 
 
 def ensure_experiment(client: MlflowClient, name: str, files: Path | None = None) -> None:
@@ -149,7 +157,7 @@ class Registry:
             task: Name of the task.
             folder: What ``Classifier.save`` wrote.
             tags: What is recorded with the version.
-            description: The model card.
+            description: A few sentences; cut where the registry's database has no room for more.
 
         Returns:
             The version, and whether it is new.
@@ -168,7 +176,7 @@ class Registry:
             name=task,
             source=mlflow.get_artifact_uri(MODEL_FOLDER),
             run_id=run.info.run_id if run else None,
-            description=description,
+            description=description[:MOST_DESCRIPTION],
             tags=tags | {"digest": found},
         )
         return self.get(task, str(registered.version)), True
@@ -230,6 +238,29 @@ def log_run(
         mlflow.log_artifacts(folder, "report")
 
 
+def log_comparison(found: Comparison) -> None:
+    """Log a comparison to the MLflow run of the current step, each of its rows as a nested run."""
+    pages = {"comparison.html": found.to_html(), "comparison.md": found.to_markdown()}
+    facts = {"folds": found.folds, "documents": found.documents, "deploy": found.deploy}
+    log_run(facts, {}, pages, {"quality-cost.png": found.picture()})
+    for row in found.rows:
+        with mlflow.start_run(run_name=row.name, nested=True):
+            told = row.model_dump(include={"family", "variant", "preparation", "backend", "chosen"})
+            mlflow.log_params(told | {"deploy": row.name == found.deploy})
+            mlflow.log_metrics(
+                {
+                    found.metric: row.figure.value,
+                    f"{found.metric}_low": row.figure.low,
+                    f"{found.metric}_high": row.figure.high,
+                    found.second_metric: row.second.value,
+                    f"test_{found.metric}": row.test.value,
+                    "train_cpu_seconds": row.train_seconds,
+                    "documents_per_second": row.documents_per_second,
+                    "size_bytes": row.size,
+                }
+            )
+
+
 def _version(found: ModelVersion) -> Version:
     return Version(
         name=found.name,
@@ -238,4 +269,7 @@ def _version(found: ModelVersion) -> Version:
         tags=dict(found.tags),
         source=str(found.source),
         run_id=str(found.run_id or ""),
+        created=datetime.fromtimestamp(found.creation_timestamp / 1_000, UTC).isoformat(
+            timespec="seconds"
+        ),
     )

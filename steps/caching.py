@@ -31,4 +31,11 @@ CORPUS = depends_on(
 )
 MODELS = depends_on("tamis/corpus/*.py", "tamis/models/*.py", "tamis/evaluation/metrics.py")
 EVALUATION = depends_on("tamis/corpus/*.py", "tamis/models/*.py", "tamis/evaluation/*.py")
+COMPARISON = depends_on(
+    "tamis/corpus/*.py",
+    "tamis/models/*.py",
+    "tamis/comparison/*.py",
+    "tamis/evaluation/metrics.py",
+    "tamis/scoring/backends/*.py",
+)
 MONITORING = depends_on("tamis/models/*.py", "tamis/monitoring/*.py")

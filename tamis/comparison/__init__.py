@@ -1,0 +1,1 @@
+"""Model families and text preparations side by side, on the same folds."""
