@@ -9,10 +9,15 @@ import typer
 from rich.console import Console
 
 from cli import (
+    annotate,
+    behaviour,
+    compare,
     dashboard,
+    data,
     demo,
     distill,
     estimate,
+    explain,
     filter,
     inspect,
     release,
@@ -34,12 +39,16 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 refused by the gate.",
 )
 app.command("train")(train.train)
+app.command("compare")(compare.compare)
 app.command("distill")(distill.distill)
 app.command("filter")(filter.filter_)
 app.command("estimate")(estimate.estimate)
+app.command("explain")(explain.explain)
 app.command("select")(select.select)
 app.command("inspect")(inspect.inspect)
+app.command("annotate")(annotate.annotate)
 app.command("retrain")(retrain.retrain)
+app.command("behaviour")(behaviour.behaviour)
 app.command("promote")(release.promote)
 app.command("rollback")(release.rollback)
 app.command("status")(status.status)
@@ -48,6 +57,7 @@ app.command("dashboard")(dashboard.dashboard)
 app.command("runs")(runs.runs)
 app.command("logs")(runs.logs)
 app.command("stop")(runs.stop)
+app.add_typer(data.app, name="data")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(stack.app, name="stack")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.options import DryRun, ResultFile, Settings, StackName, TaskName
+
+_WIDE = 190
 
 if TYPE_CHECKING:
     from tamis.comparison.report import Comparison
@@ -127,6 +130,7 @@ def _show(found: Comparison) -> None:
     for row in found.rows:
         quiet = "dim" if row.family == "baseline" else ""
         table.add_row(*found.cells(row), style="bold" if row.name == found.deploy else quiet)
-    console = Console()
+    # The table is wide: what is not a terminal has no width of its own.
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
     console.print(table)
     console.print(found.lead, soft_wrap=True)

@@ -14,6 +14,7 @@ from tamis.evaluation.figures import Comparison, Evaluation
 from tamis.monitoring.drift import DriftReport
 from tamis.scoring.distill_report import DistillReport
 from tamis.scoring.filter_report import FilterReport, audit_lines
+from tamis.tuning.search import Tuning
 
 console = Console(highlight=False)
 
@@ -189,3 +190,19 @@ def show_cascade(report: DistillReport) -> None:
         f"{speeds['encoder']:,.0f}",
         soft_wrap=True,
     )
+
+
+def show_tuning(found: Tuning) -> None:
+    """The trials that count, and the settings to put into the task file."""
+    table = Table(title=f"{len(found.trials)} trials on {found.folds} folds", title_justify="left")
+    for header in ("trial", "state", f"{found.metric}, mean of folds", "settings"):
+        table.add_column(header)
+    for trial in (found.own, *found.trials):
+        taken = trial.number == found.best
+        figure = "" if trial.figure is None else f"{trial.figure:.4f}"
+        settings = " ".join(f"{key}={value}" for key, value in trial.settings.items())
+        name = "own settings" if trial.number < 0 else str(trial.number)
+        table.add_row(name, trial.state, figure, settings, style="bold" if taken else "")
+    console.print(table)
+    for assignment in found.assignments():
+        console.print(f"  --set {assignment}", markup=False, soft_wrap=True)

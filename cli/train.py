@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,14 @@ def train(
         typer.Option(
             "--data",
             help="Instead of reading the sources, train on a version that `data list` shows.",
+        ),
+    ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(
+            "--tune",
+            min=1,
+            help="Search for hyper-parameters first, until so many trials are done in all.",
         ),
     ] = None,
     settings: Settings = [],  # noqa: B006
@@ -41,23 +49,32 @@ def train(
         if data is not None:
             with open_session(stack):
                 artifact_of(loaded, data)
-        show_plan(f"train {loaded.name} on {stack}", _plan(loaded, data))
+        show_plan(f"train {loaded.name} on {stack}", _plan(loaded, data, tune))
         write(Result(verb="train", task=loaded.name, stack=stack, status="planned"), result)
         return
-    with open_session(stack, experiments=("tamis_training",)) as session:
+    with open_session(
+        stack, experiments=("tamis_tuning" if tune else "tamis_training",)
+    ) as session:
         version = "" if data is None else artifact_of(loaded, data)
         from cli import execute, figures
         from pipelines.training import training
+        from pipelines.tuning import tuning
 
+        searched: dict[str, Any] = {}
+        if tune:
+            searched = {"trials": tune, "journals": f"{session.shared}/tuning"}
         ran = execute.run(
             session,
-            training,
+            tuning if tune else training,
             task=loaded,
             stamp=stamped,
             home=session.scratch,
             ledger=session.ledger,
             data=version,
+            **searched,
         )
+        if tune:
+            figures.show_tuning(ran.load("tune", "tuning"))
         registered = ran.load("register", "registered")
         evaluation = ran.load("evaluate", "evaluation")
         figures.show_evaluation(evaluation)
@@ -81,9 +98,13 @@ def train(
         raise typer.Exit(3)
 
 
-def _plan(task: Task, data: str | None) -> list[tuple[str, object]]:
+def _plan(task: Task, data: str | None, trials: int | None) -> list[tuple[str, object]]:
     return [
-        ("pipeline", "ingest, validate, split, train, evaluate, gate, register"),
+        (
+            "pipeline",
+            f"ingest, validate, split, {'tune, ' if trials else ''}train, evaluate, behave, gate, "
+            "register",
+        ),
         ("data", f"version {data}")
         if data is not None
         else ("sources", ", ".join(source.kind for source in task.sources)),
@@ -94,6 +115,7 @@ def _plan(task: Task, data: str | None) -> list[tuple[str, object]]:
             f"{task.text.long}, {task.text.max_characters} characters, "
             f"{task.text.max_tokens} tokens",
         ),
+        *([("tune", f"{trials} trials on {task.tune.folds} folds")] if trials else []),
         ("metric", task.metric),
         ("gate", f"floor {task.gate.floor}, better than {', '.join(task.gate.beat)}"),
         ("seed", task.seed),

@@ -20,6 +20,7 @@ from tamis.models.classifier import digest
 
 if TYPE_CHECKING:
     from tamis.comparison.report import Comparison
+    from tamis.tuning.search import Tuning
 
 Alias = Literal["champion", "challenger"]
 CHAMPION = "champion"
@@ -259,6 +260,19 @@ def log_comparison(found: Comparison) -> None:
                     "size_bytes": row.size,
                 }
             )
+
+
+def log_tuning(found: Tuning) -> None:
+    """Log a search to the MLflow run of the current step, each trial as a nested run."""
+    facts = {"folds": found.folds, "documents": found.documents, "best": found.best}
+    log_run(facts | found.taken.settings, {}, {"tuning.html": found.to_html()}, {})
+    for trial in (found.own, *found.trials):
+        name = f"trial {trial.number}" if trial.number >= 0 else "own settings"
+        with mlflow.start_run(run_name=name, nested=True):
+            mlflow.log_params(trial.settings | {"state": trial.state})
+            mlflow.log_metric("cpu_seconds", trial.seconds)
+            if trial.figure is not None:
+                mlflow.log_metric(found.metric, trial.figure)
 
 
 def _version(found: ModelVersion) -> Version:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -19,7 +19,9 @@ from tamis.corpus.dataset import Dataset, DatasetInfo
 from tamis.corpus.split import Assignment
 from tamis.decision import Decision, Reason
 from tamis.evaluation import plots
-from tamis.evaluation.describe import describe
+from tamis.evaluation.behaviour_figures import BehaviourReport
+from tamis.evaluation.card import ModelCard
+from tamis.evaluation.describe import Known, describe
 from tamis.evaluation.figures import Evaluation
 from tamis.evaluation.gate import decide
 from tamis.fingerprint import code_fingerprint, pipeline_fingerprint
@@ -40,6 +42,7 @@ class Made:
     log: TrainingLog
     data: DatasetInfo
     split: Assignment
+    behaviour: BehaviourReport | None = None
 
 
 class Registered(BaseModel):
@@ -74,8 +77,30 @@ class Registered(BaseModel):
         return html.page(f"{self.task} version {self.version}", body, lead)
 
 
-def judge(task: Task, evaluation: Evaluation, documents: Dataset, home: Path) -> Decision:
-    """Apply the task's gate, against the champion where there is one."""
+def judge(
+    task: Task,
+    evaluation: Evaluation,
+    documents: Dataset,
+    home: Path,
+    behaviour: BehaviourReport | None = None,
+) -> Decision:
+    """Apply the task's gate, against the champion where there is one, and its behaviour tests."""
+    return with_behaviour(task, _judge(task, evaluation, documents, home), behaviour)
+
+
+def with_behaviour(task: Task, decision: Decision, behaviour: BehaviourReport | None) -> Decision:
+    """A decision that also asks for the behaviour tests, where the task requires them."""
+    if task.behaviour.gate != "require":
+        return decision
+    if behaviour is None or not behaviour.tests:
+        detail = "The task requires behaviour tests, and none were run."
+        reasons = [Reason(check="behaviour", passed=False, detail=detail)]
+    else:
+        reasons = list(behaviour.decision().reasons)
+    return Decision.of([*decision.reasons, *reasons])
+
+
+def _judge(task: Task, evaluation: Evaluation, documents: Dataset, home: Path) -> Decision:
     registry = Registry()
     champion = registry.with_alias(task.name, "champion")
     if champion is None:
@@ -122,6 +147,7 @@ def register(made: Made, decision: Decision, ledger: str) -> Registered:
 
 def settle(made: Made, decision: Decision, ledger: str) -> Registered:
     """Register a challenger that retraining made; promote it or record the refusal."""
+    decision = with_behaviour(made.task, decision, made.behaviour)
     registry = Registry()
     name = made.task.name
     version, new = _register(registry, made, decision)
@@ -160,13 +186,59 @@ def _registered(
 
 
 def _register(registry: Registry, made: Made, decision: Decision) -> tuple[Version, bool]:
-    """Log the model with its card, task, data and figures, and register it once."""
-    task, evaluation = made.task, made.evaluation
+    """Register the model once, and log its card, task, data and figures to the run."""
+    task, evaluation, info = made.task, made.evaluation, made.classifier.info
     code = code_fingerprint(CODE)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    facts, card = describe(
-        task, "see registry", now, made.data, made.split, made.classifier.info, evaluation, code
+    tags = {
+        "gate": "passed" if decision.passed else "refused",
+        "data_fingerprint": made.data.fingerprint,
+        "task_fingerprint": task.fingerprint(),
+        "code_version": code,
+        "pipeline_code": pipeline_fingerprint(),
+        "threshold": f"{info.threshold:.6g}",
+        task.metric: f"{evaluation.model.figures[task.metric].value:.4f}",
+    }
+    if made.behaviour is not None and made.behaviour.tests:
+        tags["behaviour"] = _state(made.behaviour)
+    with TemporaryDirectory() as name:
+        folder = Path(name) / "classifier"
+        made.classifier.save(folder)
+        summary = describe(task, "", "", _known(made, code)).summary()
+        version, new = registry.register(task.name, folder, tags, summary)
+    if not new and decision.passed:
+        registry.tag(version, {"gate": tags["gate"]})
+    _log(made, _card(made, version), code)
+    return version, new
+
+
+def _state(report: BehaviourReport) -> str:
+    return "passed" if report.passed else "failed"
+
+
+def _known(made: Made, code: str) -> Known:
+    return Known(
+        info=made.classifier.info,
+        data=made.data,
+        assignment=made.split,
+        evaluation=made.evaluation,
+        log=made.log,
+        behaviour=made.behaviour,
+        code_version=code,
     )
+
+
+def _card(made: Made, version: Version) -> ModelCard:
+    known = _known(made, version.tags.get("code_version", "unknown"))
+    return describe(made.task, version.version, version.created, known)
+
+
+def card(made: Made, registered: Registered) -> ModelCard:
+    """The model card of what ``register`` or ``settle`` registered."""
+    return _card(made, Registry().get(made.task.name, registered.version))
+
+
+def _log(made: Made, card: ModelCard, code: str) -> None:
+    evaluation, behaviour = made.evaluation, made.behaviour
     metrics = {
         f"{name}{suffix}": value
         for name, interval in evaluation.model.figures.items()
@@ -174,36 +246,44 @@ def _register(registry: Registry, made: Made, decision: Decision) -> tuple[Versi
             ("", interval.value), ("_low", interval.low), ("_high", interval.high)
         )
     }  # fmt: skip
+    texts = {
+        "evaluation.html": evaluation.to_html(),
+        "evaluation.json": evaluation.model_dump_json(indent=1),
+        "training.html": made.log.to_html(),
+        "task.json": made.task.model_dump_json(indent=1),
+        "data.json": made.data.model_dump_json(indent=1),
+        "MODEL_CARD.md": card.to_markdown(),
+        "model_card.html": card.to_html(),
+        "model_card.json": json.dumps(card.facts(), indent=1),
+    }
+    if behaviour is not None and behaviour.tests:
+        texts |= behaviour_files(behaviour)
     log_run(
         parameters=as_dict(made.classifier.info) | {"code_version": code},
         metrics=metrics,
-        texts={
-            "evaluation.html": evaluation.to_html(),
-            "evaluation.json": evaluation.model_dump_json(indent=1),
-            "training.html": made.log.to_html(),
-            "task.json": task.model_dump_json(indent=1),
-            "data.json": made.data.model_dump_json(indent=1),
-            "MODEL_CARD.md": card,
-            "model_card.json": json.dumps(facts, indent=1),
-        },
-        pictures=_pictures(evaluation),
+        texts=texts,
+        pictures=_pictures(evaluation) | card.pictures(),
     )
-    tags = {
-        "gate": "passed" if decision.passed else "refused",
-        "data_fingerprint": made.data.fingerprint,
-        "task_fingerprint": task.fingerprint(),
-        "code_version": code,
-        "pipeline_code": pipeline_fingerprint(),
-        "threshold": f"{made.classifier.info.threshold:.6g}",
-        task.metric: f"{evaluation.model.figures[task.metric].value:.4f}",
+
+
+def behaviour_files(report: BehaviourReport) -> dict[str, str]:
+    """The report of behaviour tests as files, by name."""
+    return {
+        "behaviour.html": report.to_html(),
+        "behaviour.json": report.model_dump_json(indent=1),
     }
+
+
+def keep_behaviour(registry: Registry, version: Version, report: BehaviourReport) -> None:
+    """Keep what behaviour tests of a registered version found, beside its other files."""
+    content = behaviour_files(report)
     with TemporaryDirectory() as name:
-        folder = Path(name) / "classifier"
-        made.classifier.save(folder)
-        version, new = registry.register(task.name, folder, tags, card)
-    if not new and decision.passed:
-        registry.tag(version, {"gate": tags["gate"]})
-    return version, new
+        for file, text in content.items():
+            (Path(name) / file).write_text(text, encoding="utf-8")
+        fingerprint = hashlib.sha256(content["behaviour.json"].encode()).hexdigest()
+        registry.attach(
+            version, Path(name), "behaviour_report", fingerprint, {"behaviour": _state(report)}
+        )
 
 
 def _pictures(evaluation: Evaluation) -> dict[str, bytes]:

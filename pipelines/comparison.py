@@ -24,7 +24,7 @@ def comparison(task: Task, variants: list[Variant], stamp: str, home: str) -> No
     sides = split(task, documents, validation)
     folds = fold(task, documents, sides)
     trials = [
-        try_variant(task, variant, documents, folds, home, id=f"try_{variant.name}")
+        try_variant(task, variant, documents, folds, home, id=f"try_variant_{variant.name}")
         for variant in variants
     ]
     rank_variants(task, documents, folds, trials)

@@ -3,6 +3,7 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
+from steps.behaviour import behave
 from steps.data import ingest, ingest_window, join, split_keeping, validate
 from steps.model import evaluate, train
 from steps.retrain import compare, load_champion, measure_drift, promote_or_refuse
@@ -31,5 +32,8 @@ def retraining(
     sides = split_keeping(task, documents, validation, seen)
     challenger, log = train(task, documents, sides, home)
     evaluation = evaluate(task, challenger, log, documents, sides)
+    behaviour = behave(task, challenger, documents, sides)
     decision, _ = compare(task, challenger, champion, documents, sides, window)
-    promote_or_refuse(task, challenger, evaluation, log, documents, sides, decision, ledger)
+    promote_or_refuse(
+        task, challenger, evaluation, log, documents, sides, decision, ledger, behaviour
+    )

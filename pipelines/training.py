@@ -3,6 +3,7 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
+from steps.behaviour import behave
 from steps.data import ingest, split, validate
 from steps.model import evaluate, gate, register, train
 from tamis.task import Task
@@ -24,5 +25,6 @@ def training(task: Task, stamp: str, home: str, ledger: str, data: str = "") -> 
     sides = split(task, documents, validation)
     classifier, log = train(task, documents, sides, home)
     evaluation = evaluate(task, classifier, log, documents, sides)
-    decision = gate(task, evaluation, documents, home)
-    register(task, classifier, evaluation, log, documents, sides, decision, ledger)
+    behaviour = behave(task, classifier, documents, sides)
+    decision = gate(task, evaluation, documents, home, behaviour)
+    register(task, classifier, evaluation, log, documents, sides, decision, ledger, behaviour)

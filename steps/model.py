@@ -16,6 +16,8 @@ from tamis.corpus.dataset import Dataset
 from tamis.corpus.split import Assignment
 from tamis.decision import Decision
 from tamis.evaluation.assess import assess
+from tamis.evaluation.behaviour_figures import BehaviourReport
+from tamis.evaluation.card import ModelCard
 from tamis.evaluation.figures import Evaluation
 from tamis.models.classifier import Classifier
 from tamis.models.train import TrainingLog
@@ -50,13 +52,21 @@ def evaluate(
 
 @step(enable_cache=False, output_materializers=REPORT)
 def gate(
-    task: Task, evaluation: Evaluation, documents: Dataset, home: str
+    task: Task,
+    evaluation: Evaluation,
+    documents: Dataset,
+    home: str,
+    behaviour: BehaviourReport | None = None,
 ) -> Annotated[Decision, "gate"]:
     """Whether the model may be promoted, under the task's policy; the champion is asked anew."""
-    return release.judge(task, evaluation, documents, Path(home))
+    return release.judge(task, evaluation, documents, Path(home), behaviour)
 
 
-@step(enable_cache=False, output_materializers=REPORT, experiment_tracker=True)
+@step(
+    enable_cache=False,
+    output_materializers={"registered": REPORT, "model_card": REPORT},
+    experiment_tracker=True,
+)
 def register(
     task: Task,
     classifier: Classifier,
@@ -66,7 +76,9 @@ def register(
     split: Assignment,
     decision: Decision,
     ledger: str,
-) -> Annotated[release.Registered, "registered"]:
+    behaviour: BehaviourReport | None = None,
+) -> tuple[Annotated[release.Registered, "registered"], Annotated[ModelCard, "model_card"]]:
     """Register the model with all that is known of it; the gate decides its alias."""
-    made = release.Made(task, classifier, evaluation, log, documents.info, split)
-    return release.register(made, decision, ledger)
+    made = release.Made(task, classifier, evaluation, log, documents.info, split, behaviour)
+    registered = release.register(made, decision, ledger)
+    return registered, release.card(made, registered)

@@ -16,6 +16,8 @@ from steps.progress import embedding
 from tamis.corpus.dataset import Dataset
 from tamis.corpus.split import Assignment
 from tamis.decision import Decision
+from tamis.evaluation.behaviour_figures import BehaviourReport
+from tamis.evaluation.card import ModelCard
 from tamis.evaluation.figures import Evaluation
 from tamis.evaluation.gate import PeriodComparison
 from tamis.evaluation.rivals import Rivals, compare_rivals
@@ -69,7 +71,11 @@ def compare(
     return decision, comparison  # ZenML wants to see a tuple here
 
 
-@step(enable_cache=False, output_materializers=REPORT, experiment_tracker=True)
+@step(
+    enable_cache=False,
+    output_materializers={"registered": REPORT, "model_card": REPORT},
+    experiment_tracker=True,
+)
 def promote_or_refuse(
     task: Task,
     challenger: Classifier,
@@ -79,7 +85,9 @@ def promote_or_refuse(
     split: Assignment,
     decision: Decision,
     ledger: str,
-) -> Annotated[release.Registered, "registered"]:
+    behaviour: BehaviourReport | None = None,
+) -> tuple[Annotated[release.Registered, "registered"], Annotated[ModelCard, "model_card"]]:
     """Register the challenger; make it champion if the comparison says so."""
-    made = release.Made(task, challenger, evaluation, log, documents.info, split)
-    return release.settle(made, decision, ledger)
+    made = release.Made(task, challenger, evaluation, log, documents.info, split, behaviour)
+    registered = release.settle(made, decision, ledger)
+    return registered, release.card(made, registered)

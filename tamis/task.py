@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tamis.annotation.settings import AnnotationSettings
+from tamis.comparison.settings import CompareSettings
 from tamis.config import Items, Strict, override, read_yaml, validate, wrong
 from tamis.corpus.settings import FilterSettings
 from tamis.corpus.source_settings import (
@@ -31,6 +32,7 @@ from tamis.models.preparation import PreparationStep
 from tamis.models.settings import EncoderSettings, ModelSettings, PathBackbone
 from tamis.scoring.settings import ScoringSettings
 from tamis.target import BinaryTarget, ClassesTarget, OrdinalTarget, Target
+from tamis.tuning.settings import TuneSettings
 
 TASKS = Path(__file__).resolve().parent.parent / "configs" / "tasks"
 
@@ -198,6 +200,8 @@ class Task(Strict):
     corpus: Columns = Columns()
     """Columns of the corpora that this task filters."""
     scoring: ScoringSettings = ScoringSettings()
+    compare: CompareSettings = CompareSettings()
+    tune: TuneSettings = TuneSettings()
     filter: FilterSettings = FilterSettings()
     annotate: AnnotationSettings = AnnotationSettings()
     behaviour: BehaviourSettings = BehaviourSettings()
@@ -290,9 +294,7 @@ def _resolve_paths(task: Task, folder: Path) -> Task:
     window = resolved(task.retrain.window) if task.retrain.window else None
     retrain = task.retrain.model_copy(update={"window": window})
     behaviour = with_cases(task.behaviour, folder)
-    return task.model_copy(
-        update={"sources": sources, "retrain": retrain, "behaviour": behaviour}
-    )
+    return task.model_copy(update={"sources": sources, "retrain": retrain, "behaviour": behaviour})
 
 
 __all__ = [

@@ -10,11 +10,15 @@ from pydantic import AfterValidator, Field, model_validator
 from tamis.config import Strict, wrong
 
 STEPS = (
+    "annotate",
     "attach",
+    "behave",
     "choose_backend",
+    "choose_documents",
     "compare",
     "distill",
     "evaluate",
+    "fold",
     "gate",
     "ingest",
     "ingest_window",
@@ -23,12 +27,15 @@ STEPS = (
     "manifest",
     "measure_drift",
     "promote_or_refuse",
+    "rank_variants",
     "register",
     "score_sample",
     "sift",
     "split",
     "split_keeping",
     "train",
+    "try_variant",
+    "tune",
     "validate",
 )
 """Steps of all pipelines, which may be given machines of their own."""
@@ -248,8 +255,11 @@ class VertexStack(Strict):
         return self
 
     def machine_of(self, step: str) -> Machine:
-        """The machine of a step."""
-        return self.machines[self.steps.get(step, self.steps[DEFAULT])]
+        """The machine of a step, or of one of its kind, such as ``try_variant_tfidf``."""
+        kinds = [kind for kind in self.steps if step == kind or step.startswith(f"{kind}_")]
+        # The longest: `split_keeping` is a step of its own, not one of several of `split`.
+        kind = step if step in STEPS else max(kinds, key=len, default=DEFAULT)
+        return self.machines[self.steps.get(kind, self.steps[DEFAULT])]
 
     def image_of(self, step: str) -> str:
         """The image of a step."""

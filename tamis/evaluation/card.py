@@ -1,19 +1,20 @@
 """The model card: what a model is, what it was made from and what it can be trusted with.
 
 The sections follow Mitchell et al. 2019, "Model Cards for Model Reporting". The card is built
-from typed data alone, once as JSON for programs and once as Markdown for people.
+from typed data alone: as JSON for programs, as Markdown and as a page for people.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+import base64
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tamis.evaluation.figures import Comparison, Evaluation
-from tamis.evaluation.metrics import HIGHER_IS_BETTER
+from tamis import html
+from tamis.evaluation.behaviour_figures import BehaviourReport
+from tamis.evaluation.figures import Evaluation, Reliability
+from tamis.evaluation.footprint import Footprint
 from tamis.target import BinaryTarget, ClassesTarget, OrdinalTarget
 
 LLM_LABELS = (
@@ -21,6 +22,8 @@ LLM_LABELS = (
     "reader's judgement, with its errors and leanings; figures here measure agreement with it, "
     "not truth."
 )
+RELIABILITY = "reliability.png"
+"""The picture that the Markdown shows, as a file beside it."""
 
 
 class _Frozen(BaseModel):
@@ -70,28 +73,22 @@ class ModelFacts(_Frozen):
     """The model itself.
 
     Attributes:
-        family: Such as ``encoder``.
-        backbone: Its name.
-        backbone_sha256: Hash of its weights, or empty.
-        layer: Hidden layer read, counted from 1; None where that means nothing.
-        pooling: How tokens become one vector; empty where that means nothing.
-        head: What is on top.
+        family: Such as ``encoder``, with its variant.
+        head: What turns features into scores.
+        own: What only this family has, in words, such as the backbone and its hash.
+        preparation: What is done to a text before it is read, in order.
         max_tokens: Tokens read of a document.
         max_characters: Characters read of a document, before tokens.
         long: What is read of a document that does not fit: ``text.long``, in words.
-        parameters: Number of parameters, where known.
     """
 
     family: str
-    backbone: str
-    backbone_sha256: str = ""
-    layer: int | None = None
-    pooling: str = ""
     head: str
+    own: dict[str, str] = {}
+    preparation: tuple[str, ...] = ()
     max_tokens: int
     max_characters: int
     long: str = "the beginning"
-    parameters: int | None = None
 
 
 class CardInput(_Frozen):
@@ -102,15 +99,19 @@ class CardInput(_Frozen):
         version: Of the model.
         created: Date, ISO 8601.
         task: Name of the task.
+        task_fingerprint: Hash of the whole task file.
         description: Of the task, in a sentence.
         target: What is predicted.
-        intended_use: One sentence each.
+        intended_use: One sentence each; the card says so where nobody stated it.
         out_of_scope: One sentence each.
         limits: One sentence each; those that follow from the data are added by themselves.
+        contacts: Whom to ask.
         data: The labelled documents.
         split: How they were divided.
         model: What was trained.
         evaluation: Its figures.
+        behaviour: Its behaviour tests; None or none where they were not run.
+        footprint: What training cost.
         licence: Of the model, as far as it is settled.
         code_version: Version or commit of the code.
         seed: Of the training.
@@ -120,30 +121,94 @@ class CardInput(_Frozen):
     version: str
     created: str
     task: str
+    task_fingerprint: str = ""
     description: str
     target: Annotated[OrdinalTarget | BinaryTarget | ClassesTarget, Field(discriminator="kind")]
-    intended_use: tuple[str, ...]
+    intended_use: tuple[str, ...] = ()
     out_of_scope: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
+    contacts: tuple[str, ...] = ()
     data: DataFacts
     split: SplitSizes
     model: ModelFacts
     evaluation: Evaluation
+    behaviour: BehaviourReport | None = None
+    footprint: Footprint = Footprint()
     licence: str = "not stated"
     code_version: str
     seed: int
 
+    @property
+    def reliability(self) -> Reliability | None:
+        """Labels beside scores over all folds, where there are some, else on the test side."""
+        validated = self.evaluation.cross_validation
+        found = validated.reliability if validated is not None else None
+        return found or self.evaluation.reliability
 
-def model_card(given: CardInput) -> tuple[dict[str, Any], str]:
-    """The card as JSON data and as Markdown.
 
-    The JSON holds everything but the single predictions, which would carry document ids into a
-    file that is meant to be shared.
-    """
-    content = given.model_dump(mode="json", exclude={"evaluation": {"predictions"}})
-    limits = _limits(given)
-    content["limits"] = limits
-    return content, _markdown(given, limits)
+class ModelCard(_Frozen):
+    """A card: the facts, and the limits that were stated or follow from them."""
+
+    given: CardInput
+    limits: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """The card as JSON data, without what would name single documents."""
+        content = self.given.model_dump(mode="json", exclude={"evaluation": {"predictions"}})
+        return content | {"limits": list(self.limits)}
+
+    def to_markdown(self) -> str:
+        """The card as Markdown; the picture it shows is a file beside it."""
+        from tamis.evaluation.card_markdown import markdown
+
+        return markdown(self.given, self.limits)
+
+    def summary(self) -> str:
+        """A few sentences, for places that have no room for the card."""
+        given = self.given
+        parts = [given.description, given.evaluation.headline()]
+        if given.behaviour is not None and given.behaviour.tests:
+            parts.append(given.behaviour.sentence())
+        if given.data.labels.made_by == "llm":
+            parts.append("The labels were made by a large language model, not by people.")
+        parts.append("The whole card is report/MODEL_CARD.md of the run.")
+        return " ".join(parts)
+
+    def pictures(self) -> dict[str, bytes]:
+        """The pictures that the Markdown shows, as PNG by file name."""
+        from tamis.evaluation.plots import reliability_plot  # matplotlib loads when it draws
+
+        found = self.given.reliability
+        return {} if found is None else {RELIABILITY: reliability_plot(self.given.target, found)}
+
+    def to_html(self) -> str:
+        """One self-contained page: the Markdown, rendered, with its pictures inside."""
+        from markdown_it import MarkdownIt
+
+        # Markup in a text of the card stays text.
+        reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+        _, _, rest = self.to_markdown().partition("\n")
+        for name, content in self.pictures().items():
+            inside = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+            rest = rest.replace(f"]({name})", f"]({inside})")
+        title = f"{self.given.name}, version {self.given.version}"
+        return html.page(title, html.Html(_STYLE + reader.render(rest)), "Model card")
+
+
+_STYLE = """<style>
+table { display: block; overflow-x: auto; width: fit-content; max-width: 100%; }
+td, th { min-width: 3.5rem; overflow-wrap: normal; }
+img { background: #fff; max-width: 26rem; width: 100%; }
+</style>
+"""
+
+
+def model_card(given: CardInput) -> ModelCard:
+    """The card of a model; single predictions and ids of documents do not go into it."""
+    bare = given.evaluation.model_copy(update={"predictions": ()})
+    behaviour = given.behaviour and given.behaviour.without_examples()
+    shared = given.model_copy(update={"evaluation": bare, "behaviour": behaviour})
+    return ModelCard(given=shared, limits=tuple(_limits(given)))
 
 
 def _limits(given: CardInput) -> list[str]:
@@ -172,187 +237,9 @@ def _limits(given: CardInput) -> list[str]:
         found.append(f"Within these slices it is not shown to beat a baseline: {'; '.join(weak)}.")
     if e.ceiling is None:
         found.append("No document was labelled twice, so how noisy the labels are is unknown.")
+    if given.behaviour is None or not given.behaviour.tests:
+        found.append("Its behaviour was not tested.")
+    else:
+        failed = [test for test in given.behaviour.tests if not test.passed]
+        found += [f"It fails a behaviour test: {test.detail}" for test in failed]
     return found
-
-
-def _markdown(given: CardInput, limits: Sequence[str]) -> str:
-    e, data, model = given.evaluation, given.data, given.model
-    parts = [
-        f"# {_safe(given.name)} {_safe(given.version)}",
-        _safe(e.headline()),
-        "## Intended use",
-        _safe(given.description),
-        _list(given.intended_use),
-    ]
-    if given.out_of_scope:
-        parts += ["Not meant for:", _list(given.out_of_scope)]
-    parts += [
-        "## Task",
-        f"{_safe(given.task)}: {_safe(_target(given))} "
-        f"A document is kept when its score reaches {e.threshold:.3f}.",
-        "## Data",
-        _safe(data.origin),
-        _facts(
-            {
-                "Documents": f"{data.documents} (fingerprint {data.fingerprint})",
-                "Split": f"{given.split.train} train, {given.split.validation} validation, "
-                f"{given.split.test} test",
-                "Sources": _counted(data.sources),
-                "Licences of the texts": _counted(data.licences),
-                "Left out": _counted(data.left_out) or "none",
-                "Labels": _labels(data.labels),
-            }
-        ),
-        "## Model",
-        _facts(
-            {
-                "Family": model.family,
-                "Backbone": model.backbone,
-                "Weights (sha256)": model.backbone_sha256 or "not recorded",
-                "Layer": "" if model.layer is None else str(model.layer),
-                "Pooling": model.pooling,
-                "Head": model.head,
-                "Reads": f"{model.long}; {model.max_characters} characters, "
-                f"then {model.max_tokens} tokens",
-                "Parameters": "" if model.parameters is None else f"{model.parameters:,}",
-                "Licence": given.licence,
-            }
-        ),
-        "## Figures",
-        f"On {e.n} test documents in {e.groups} groups, with 95% intervals.",
-        _figures(e),
-    ]
-    if e.cross_validation is not None:
-        c = e.cross_validation
-        parts += [f"Over {c.folds} cross-validation folds, {c.n} documents:", _figures(c)]
-    parts += [
-        "## What a score means",
-        *_reliability(e),
-        "## Ceiling",
-        _ceiling(e),
-        "## Slices",
-        _slices(e),
-        "## Limits",
-        _list(limits),
-    ]
-    provenance = {
-        "Created": given.created,
-        "Code": given.code_version,
-        "Seed": str(given.seed),
-    }
-    return (
-        "\n\n".join(part for part in [*parts, "## Provenance", _facts(provenance)] if part) + "\n"
-    )
-
-
-def _target(given: CardInput) -> str:
-    target = given.target
-    if isinstance(target, OrdinalTarget):
-        return (
-            f"a score from {target.minimum:g} to {target.maximum:g}; labels of "
-            f"{target.keep_at_least:g} and above are worth keeping."
-        )
-    if isinstance(target, BinaryTarget):
-        return f"the probability of {target.positive} rather than {target.negative}."
-    return f"the probability of {', '.join(target.keep)} among {', '.join(target.classes)}."
-
-
-def _labels(labels: LabelFacts) -> str:
-    made = {
-        "llm": "by a large language model, not by people",
-        "people": "by people",
-        "rules": "by rules",
-        "unknown": "by whom is not known",
-    }[labels.made_by]
-    who = f" ({labels.who})" if labels.who else ""
-    how = f", under {labels.instructions}" if labels.instructions else ""
-    return f"made {made}{who}{how}" if labels.made_by != "unknown" else made
-
-
-def _ceiling(e: Evaluation) -> str:
-    if e.ceiling is None:
-        return "No document was labelled twice."
-    c = e.ceiling
-    figures = [f"the same label for {c.exact:.0%}", f"F1 of the kept class {c.f1:.3f}"]
-    figures += [] if c.kappa is None else [f"kappa {c.kappa:.3f}"]
-    figures += [] if c.spearman is None else [f"Spearman {c.spearman:.3f}"]
-    return f"Two readings of {c.n} documents: {', '.join(figures)}."
-
-
-def _figures(c: Comparison) -> str:
-    scorers = (c.model, *c.baselines)
-    head = ["", *(s.name for s in scorers), *(f"gain over {name}" for name in c.gains)]
-    rows = []
-    for metric, found in c.model.figures.items():
-        name = metric if HIGHER_IS_BETTER[metric] else f"{metric} (lower is better)"
-        beside = [f"{s.figures[metric].value:.3f}" for s in c.baselines]
-        gains = [str(own[metric]) for own in c.gains.values()]
-        rows.append([name, str(found), *beside, *gains])
-    return _table(head, rows)
-
-
-def _reliability(e: Evaluation) -> list[str]:
-    """The gap and the table, over all folds where there are some."""
-    c = e.cross_validation
-    where, found = "Cross-validated", c.reliability if c is not None else None
-    if found is None:
-        where, found = "On the test documents", e.reliability
-    if found is None:
-        return ["It was not measured."]
-    mean = "mean label" if e.target.kind == "ordinal" else "share to keep"
-    rows = [
-        [
-            f"{part.score:.2f}",
-            f"{part.label.value:.2f} ({part.label.low:.2f} to {part.label.high:.2f})",
-            str(part.label.n),
-        ]
-        for part in found.bins
-    ]
-    return [f"{where}: {found.sentence()}", _table(["mean score", mean, "n"], rows)]
-
-
-def _slices(c: Comparison) -> str:
-    if not c.slices:
-        return "There are too few test documents to look within slices."
-    names = [baseline.name for baseline in c.baselines]
-    rows = [
-        [
-            f"{part.name} (by {part.kind})",
-            str(part.n),
-            str(part.figures[c.metric]),
-            *(str(part.gains[name]) if name in part.gains else "–" for name in names),
-        ]
-        for part in c.slices
-    ]
-    return _table(["slice", "n", c.metric, *(f"gain over {name}" for name in names)], rows)
-
-
-def _counted(counts: dict[str, int]) -> str:
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{name} {count}" for name, count in ordered)
-
-
-def _facts(facts: dict[str, str]) -> str:
-    return "\n".join(f"- **{name}**: {_inline(value)}" for name, value in facts.items() if value)
-
-
-def _list(sentences: Iterable[str]) -> str:
-    return "\n".join(f"- {_safe(sentence)}" for sentence in sentences)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    def line(cells: Iterable[str]) -> str:
-        return f"| {' | '.join(_inline(cell).replace('|', chr(92) + '|') for cell in cells)} |"
-
-    return "\n".join([line(head), f"|{' --- |' * len(head)}", *(line(row) for row in rows)])
-
-
-def _safe(text: str) -> str:
-    """Text that begins a line: ``_inline``, and no heading, quotation or list either."""
-    return re.sub(r"^(?=[#>+-])", r"\\", _inline(text))
-
-
-def _inline(text: str) -> str:
-    """Text on one line that Markdown will not read as HTML, a link, code or emphasis."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*\[\]])", r"\\\1", text)

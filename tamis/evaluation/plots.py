@@ -19,6 +19,7 @@ from tamis.evaluation.figures import Confusion, Reliability
 from tamis.target import Floats, Target
 
 KEPT, DROPPED, INK, QUIET = "#1a7f5a", "#b0623c", "#222222", "#8a8f98"
+FAMILY_COLOURS = ("#2563a8", "#b0623c", "#1a7f5a")
 MAX_BOXES = 12  # more distinct labels than this are drawn as a plain scatter
 DPI = 130
 
@@ -115,8 +116,80 @@ def reliability_plot(target: Target, reliability: Reliability) -> bytes:
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
     axes.set_aspect("equal")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
     axes.set_xlabel("mean score")
     axes.set_ylabel("mean label" if target.kind == "ordinal" else "share to keep")
+    return _png(figure)
+
+
+def quality_cost_plot(
+    metric: str, points: Mapping[str, tuple[float, Interval, str]], chosen: str
+) -> bytes:
+    """Figure with its interval over documents a second of one core, coloured by family.
+
+    Args:
+        metric: Name of the figure.
+        points: Documents a second, figure and family, by name of the model.
+        chosen: The one that is marked.
+    """
+    figure, axes = _canvas(8.4, 5.0)
+    families = sorted({family for _, _, family in points.values()})
+    colours = dict(zip(families, FAMILY_COLOURS, strict=False))
+    for name, (speed, found, family) in points.items():
+        colour = colours.get(family, QUIET)
+        axes.plot([speed] * 2, [found.low, found.high], color=colour, lw=1, alpha=0.5)
+        marked = name == chosen
+        axes.plot(speed, found.value, "*" if marked else "o", color=colour, ms=14 if marked else 5)
+        axes.annotate(
+            _plain([name])[0],
+            (speed, found.value),
+            xytext=(6, 3),
+            textcoords="offset points",
+            fontsize=7,
+            color=INK,
+            weight="bold" if marked else "normal",
+        )
+    for family, colour in colours.items():
+        axes.plot([], [], "o", color=colour, label=family)
+    axes.set_xscale("log")
+    axes.set_xlabel("documents a second of one core")
+    axes.set_ylabel(f"{metric}, 95% interval")
+    axes.grid(color="#e6e8eb", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    return _png(figure)
+
+
+def change_plot(changes: Mapping[str, Sequence[float]]) -> bytes:
+    """A box for each test: score afterwards less score before.
+
+    Args:
+        changes: By name of the test the 5th, 25th, 50th, 75th and 95th percentile.
+    """
+    names = list(changes)
+    figure, axes = _canvas(7.0, 0.9 + 0.36 * len(names))
+    boxes = [
+        {"label": "", "whislo": p5, "q1": p25, "med": p50, "q3": p75, "whishi": p95}
+        for p5, p25, p50, p75, p95 in changes.values()
+    ]
+    axes.bxp(
+        boxes,
+        positions=range(len(names)),
+        orientation="horizontal",
+        widths=0.55,
+        showfliers=False,
+        manage_ticks=False,
+        medianprops={"color": KEPT, "lw": 2},
+        boxprops={"color": INK},
+        whiskerprops={"color": QUIET},
+        capprops={"color": QUIET},
+    )
+    axes.axvline(0, color=INK, lw=1, ls="--")
+    axes.set_yticks(range(len(names)), _plain(names))
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel("score afterwards less score before; box: middle half, whiskers: 5% to 95%")
+    axes.grid(axis="x", color="#e6e8eb", lw=0.8)
+    axes.set_axisbelow(True)
     return _png(figure)
 
 

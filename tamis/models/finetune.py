@@ -325,6 +325,7 @@ def _arguments(
         greater_is_better=HIGHER_IS_BETTER[task.metric],
         seed=task.seed,
         data_seed=task.seed,
+        use_cpu=not gpu,
         bf16=settings.precision == "bf16" or (settings.precision == "auto" and gpu),
         remove_unused_columns=False,
         label_names=["labels"],

@@ -100,8 +100,8 @@ class RecurrentInfo(ClassifierInfo):
     family: Literal["recurrent"] = "recurrent"
     vectors: WordVectors
     network: Literal["lstm", "average"]
-    size: int
-    hidden: int
+    size: Annotated[int, Field(ge=1, le=1_024)]
+    hidden: Annotated[int, Field(ge=1, le=1_024)]
 
     @property
     def variant(self) -> str:

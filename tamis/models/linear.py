@@ -224,7 +224,12 @@ def load_linear(folder: Path, info: LinearInfo) -> LinearClassifier:
             if ngrams is not None
         )
         weight, bias, scores = (arrays[key] for key in ("weight", "bias", "reference_scores"))
-        if weight.shape != (sum(len(block.names) for block in terms), len(bias)) or any(
+        if not all(np.isfinite(a).all() for a in (weight, bias, *(block.idf for block in terms))):
+            raise ValueError("a weight is not a finite number")
+        if any(len(set(map(str, block.names))) != len(block.names) for block in terms):
+            raise ValueError("an n-gram is there twice")
+        width, outputs = sum(len(block.names) for block in terms), info.target.n_outputs
+        if (weight.shape, bias.shape) != ((width, outputs), (outputs,)) or any(
             block.idf.shape != (len(block.names),) for block in terms
         ):
             raise ValueError("the weights do not fit the vocabulary")

@@ -43,7 +43,9 @@ class _Counts:
         """The features that some documents give, and their columns."""
         seen = self.matrix[rows]
         found = np.asarray(seen.getnnz(axis=0))
-        columns = np.flatnonzero(found >= min(settings.min_documents, max(found.max(), 1)))
+        if not found.any():
+            raise DataError(f"there are no {self.kind} in the training documents")
+        columns = np.flatnonzero(found >= min(settings.min_documents, found.max()))
         if len(columns) > settings.max_features:
             often = np.asarray(seen[:, columns].sum(axis=0)).ravel()
             columns = np.sort(columns[np.argsort(-often, kind="stable")[: settings.max_features]])

@@ -124,8 +124,8 @@ class FrozenSettings(Strict):
     """A frozen backbone with a head; every combination is tried on validation."""
 
     layers: Annotated[Items[Layer], Field(min_length=1)] | None = None
-    """Hidden layers to try, counted from 1, or -1 for the last one; all of them by default. The last
-    one with a ridge head is what is called a sentence encoder with a linear model."""
+    """Hidden layers to try, counted from 1, or -1 for the last one; all of them by default. The
+    last one with a ridge head is what is called a sentence encoder with a linear model."""
     poolings: Annotated[Items[Pooling], Field(min_length=1)] = ("mean",)
     heads: Annotated[Items[HeadKind], Field(min_length=1)] = ("ridge", "kernel", "mlp")
     tolerance: Annotated[float, Field(ge=0, le=0.5)] = 0.005

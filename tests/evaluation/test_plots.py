@@ -9,6 +9,7 @@ from PIL import Image
 from tamis.evaluation.bootstrap import Interval
 from tamis.evaluation.figures import Confusion
 from tamis.evaluation.plots import (
+    change_plot,
     comparison_plot,
     confusion_plot,
     reliability_plot,
@@ -70,3 +71,9 @@ def test_reliability_plot_shows_the_bins(target):
 def test_pyplot_is_never_loaded():
     code = "import sys, tamis.evaluation.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_change_plot_grows_with_the_tests_and_takes_none_that_move():
+    still = opened(change_plot({"whitespace": (0.0,) * 5}))
+    moved = opened(change_plot({f"$t{n}$": (-1, -0.5, 0, 0.1, 0.2) for n in range(8)}))
+    assert moved.height > still.height

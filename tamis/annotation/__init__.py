@@ -1,0 +1,1 @@
+"""Labels from a language model: choose documents, ask for scores, keep every answer."""
