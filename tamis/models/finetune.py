@@ -15,7 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer import TRAINER_STATE_NAME
 
 from tamis.corpus.dataset import Dataset
@@ -183,6 +189,7 @@ def finetune(
         compute_metrics=_Metrics(task, network.centre, network.spread),
         callbacks=[EarlyStoppingCallback(settings.patience)],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=_last(checkpoints))
     epochs = [
         entry[f"eval_{task.metric}"]
