@@ -52,6 +52,8 @@ _FACE = re.compile(
 )
 _REMEMBERED = 100_000
 """Words whose stem or lemma is kept in memory."""
+_LONGEST = 64
+"""Letters of a word that is looked up; a longer one is no word of English and stays as it is."""
 
 
 def prepare(texts: Sequence[str], steps: Iterable[PreparationStep]) -> Sequence[str]:
@@ -88,7 +90,7 @@ def _normalise(text: str) -> str:
 
 
 def _stem(text: str) -> str:
-    return _WORD.sub(lambda word: _stem_of(word[0].lower()), text)
+    return _WORD.sub(lambda word: _looked_up(_stem_of, word[0].lower()), text)
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -104,7 +106,11 @@ def _stemmer() -> Any:
 
 
 def _lemmatise(text: str) -> str:
-    return _WORD.sub(lambda word: _lemma_of(word[0]), text)
+    return _WORD.sub(lambda word: _looked_up(_lemma_of, word[0]), text)
+
+
+def _looked_up(look: Callable[[str], str], word: str) -> str:
+    return look(word) if len(word) <= _LONGEST else word.lower()
 
 
 @lru_cache(maxsize=_REMEMBERED)
