@@ -133,4 +133,4 @@ def _show(found: Comparison) -> None:
     # The table is wide: what is not a terminal has no width of its own.
     console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
     console.print(table)
-    console.print(found.lead, soft_wrap=True)
+    console.print(found.lead, markup=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from tamis.comparison.folds import Folds, make_folds
 from tamis.comparison.rank import rank
 from tamis.comparison.report import Comparison
 from tamis.comparison.settings import Variant
-from tamis.comparison.trial import VariantTrial, Workplace
+from tamis.comparison.trial import TRIAL_SOURCES, VariantTrial, Workplace
 from tamis.comparison.trial import try_variant as try_on_folds
 from tamis.corpus.dataset import Dataset
 from tamis.corpus.split import Assignment
@@ -35,7 +35,7 @@ def try_variant(
     task: Task, variant: Variant, documents: Dataset, folds: Folds, home: str
 ) -> Annotated[VariantTrial, "trial"]:
     """Train and judge one variant on every fold."""
-    code = code_fingerprint(("models/*.py", "comparison/*.py"))
+    code = code_fingerprint(TRIAL_SOURCES)
     workplace = Workplace(Path(home) / "comparison", code)
     return try_on_folds(task, variant, documents, folds, workplace)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from html import escape
 
 from pydantic import BaseModel, ConfigDict
 
@@ -145,11 +146,17 @@ class Comparison(BaseModel):
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], bold: str) -> str:
     """A table in Markdown; the line that begins with ``bold`` in bold."""
-    lines = [f"| {' | '.join(headers)} |", f"|{'---|' * len(headers)}"]
-    for cells in rows:
-        strong = "**" if cells[0] == bold else ""
-        lines.append("| " + " | ".join(f"{strong}{c}{strong}" if c else "" for c in cells) + " |")
-    return "\n".join(lines) + "\n"
+
+    def line(cells: Sequence[str], strong: str = "") -> str:
+        shown = (f"{strong}{_safe(cell)}{strong}" if cell else "" for cell in cells)
+        return f"| {' | '.join(shown)} |"
+
+    body = (line(cells, "**" if cells[0] == bold else "") for cells in rows)
+    return "\n".join((line(headers), f"|{'---|' * len(headers)}", *body)) + "\n"
+
+
+def _safe(cell: str) -> str:
+    return " ".join(escape(cell, quote=False).split()).replace("|", "\\|")
 
 
 def _signed(found: Interval) -> str:

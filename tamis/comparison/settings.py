@@ -25,7 +25,7 @@ class CompareModel(Strict):
     """One model of a comparison."""
 
     settings: ModelSettings
-    preparations: Items[Name] = ("raw",)
+    preparations: Annotated[Items[Name], Field(min_length=1)] = ("raw",)
     """Names of the preparations it is tried with."""
     backends: Items[BackendName] = ()
     """Besides as it was trained, the encoder is judged as these run it."""
@@ -34,6 +34,8 @@ class CompareModel(Strict):
     def _encoders_have_backends(self) -> CompareModel:
         if self.backends and self.settings.family != "encoder":
             raise wrong("backends", list(self.backends), "none: only encoders have backends")
+        if len(set(self.backends)) < len(self.backends):
+            raise wrong("backends", list(self.backends), "each of them once")
         return self
 
 
@@ -79,6 +81,10 @@ def _models() -> dict[str, CompareModel]:
     return found
 
 
+def _row(model: str, preparation: str) -> str:
+    return model if preparation == "raw" else f"{model}_{preparation}"
+
+
 def _preparations() -> dict[str, tuple[PreparationStep, ...]]:
     return {
         "raw": (),
@@ -93,7 +99,9 @@ class CompareSettings(Strict):
 
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     preparations: dict[Name, Items[PreparationStep]] = Field(default_factory=_preparations)
-    models: dict[Name, CompareModel] = Field(default_factory=_models)
+    models: Annotated[dict[Name, CompareModel], Field(min_length=1)] = Field(
+        default_factory=_models
+    )
     policy: DeployPolicy = DeployPolicy()
 
     @model_validator(mode="after")
@@ -103,6 +111,18 @@ class CompareSettings(Strict):
                 if preparation not in self.preparations:
                     allowed = f"one of {', '.join(self.preparations)}"
                     raise wrong(f"models.{name}.preparations", preparation, allowed)
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_told_apart(self) -> CompareSettings:
+        seen = set[str]()
+        for name, model in self.models.items():
+            for preparation in model.preparations:
+                row = _row(name, preparation)
+                if row in seen:
+                    allowed = f"names of which no two rows of the table are both called {row}"
+                    raise wrong(f"models.{name}.preparations", preparation, allowed)
+                seen.add(row)
         return self
 
     def variants(self, of_task: ModelSettings) -> tuple[Variant, ...]:
@@ -121,7 +141,7 @@ class CompareSettings(Strict):
 
         return tuple(
             Variant(
-                name=name if preparation == "raw" else f"{name}_{preparation}",
+                name=_row(name, preparation),
                 settings=settings(model),
                 preparation=preparation,
                 steps=self.preparations[preparation],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from tamis.comparison.folds import Folds
 from tamis.comparison.settings import Variant
 from tamis.corpus.dataset import Dataset
 from tamis.corpus.split import Assignment
+from tamis.fingerprint import sha256_of
 from tamis.machine import machine
 from tamis.models.classifier import Classifier
 from tamis.models.encoder_classifier import EncoderClassifier
@@ -24,6 +24,14 @@ from tamis.scoring.settings import BackendName
 from tamis.task import Task
 
 AS_TRAINED = ""
+TRIAL_SOURCES = (
+    "comparison/*.py",
+    "evaluation/metrics.py",
+    "models/*.py",
+    "scoring/backends/*.py",
+    "target.py",
+)
+"""Sources that decide what a trial finds."""
 _TIMED = 256
 """Documents that are scored to measure the speed."""
 _ROUNDS = 2
@@ -125,7 +133,7 @@ def try_variant(
     """
     own = task_of(task, variant)
     said = (own.model_dump_json(), repr(variant.backends), dataset.info.fingerprint)
-    key = hashlib.sha256("\n".join((*said, workplace.code)).encode()).hexdigest()[:16]
+    key = sha256_of((*said, folds.model_dump_json(), workplace.code))[:16]
     folder = workplace.folder / f"{variant.name}-{key}"
 
     def run(number: int, assignment: Assignment) -> FoldTrial:

@@ -30,7 +30,8 @@ class Range(Strict):
         if self.log and self.low <= 0:
             raise wrong("low", self.low, "a number above 0, since log is true")
         if self.whole and not (self.low.is_integer() and self.high.is_integer()):
-            raise wrong("low", self.low, "whole numbers, since whole is true")
+            given = f"{self.low:g} and {self.high:g}"
+            raise wrong("low and high", given, "whole numbers, since whole is true")
         return self
 
 
