@@ -22,11 +22,22 @@ def pytest_configure(config):
 
 
 LONGEST = "tests/vertex/test_vertex_"
+LONG = (
+    LONGEST,
+    "tests/pipelines/",
+    "tests/vertex/",
+    "tests/engine/",
+    "tests/deployment/",
+    "tests/cli/",
+)
 
 
 def pytest_collection_modifyitems(items):
-    # What takes longest begins, so that no worker is left alone with it.
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    # What takes long begins and small files end, so that no worker is left alone with a long one.
+    def place(item):
+        return next((at for at, long in enumerate(LONG) if item.nodeid.startswith(long)), len(LONG))
+
+    items.sort(key=place)
 
 
 class ByFile(LoadScopeScheduling):
