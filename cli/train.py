@@ -44,6 +44,10 @@ def train(
     from deployment.session import open_session
     from tamis.corpus.sources import stamp
 
+    if tune:
+        from tamis.tuning.search import check_space
+
+        check_space(loaded)
     stamped = stamp(loaded.sources) if data is None else ""
     if dry_run:
         if data is not None:

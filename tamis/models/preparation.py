@@ -28,11 +28,19 @@ PreparationStep = Literal[
 _URL = re.compile(r"(?:https?://|www\.)[^\s<>\"']{1,2000}", re.IGNORECASE)
 _USER = re.compile(r"(?<![\w@.])@\w{1,50}")
 _HASHTAG = re.compile(r"(?<![\w#&])#(\w{1,200})")
-_HUMPS = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]+|[a-z]+|\d+|[^\W\d_A-Za-z]+")
+_HUMPS = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]+|[a-z]+|\d+")
+_PARTS = re.compile(r"[^\W\d_]+|\d+")
 _LONG = re.compile(r"([^\W\d_])\1{3,}")
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_STACK = re.compile(r"(?:[^\w\s]|[\uff9e\uff9f]){31,}")
+_MOST_STACKED = 30
+"""Marks on one letter, as in the stream-safe format of UAX 15, section 13: to bring longer rows
+of them into order takes the square of their number."""
 _BLANKS = re.compile(r"[^\S\n]+")
 _MARKS = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "..."})
+_PICTURES = re.compile(r"[0-9#*\u2139]?[^\w\s\x00-\x7f]{1,64}|\u2139")
+"""Where emoji can be; in rows of joined ones longer than this the search for their end would take
+the square of their number."""
 _EMOTICONS = {
     "smiling": (":)", ":-)", "(:", "=)", ":]"),
     "laughing": (":D", ":-D", "=D", "xD", "XD"),
@@ -70,13 +78,21 @@ def prepare(texts: Sequence[str], steps: Iterable[PreparationStep]) -> Sequence[
 
 
 def _hashtags(text: str) -> str:
-    return _HASHTAG.sub(lambda tag: " ".join(_HUMPS.findall(tag[1])).lower() or tag[1], text)
+    return _HASHTAG.sub(lambda tag: " ".join(_parts(tag[1])).lower() or tag[1], text)
+
+
+def _parts(tag: str) -> list[str]:
+    # Which letters are capitals, a pattern knows of ASCII alone.
+    return (_HUMPS if tag.isascii() else _PARTS).findall(tag)
 
 
 def _emoji(text: str) -> str:
     import emoji
 
-    named = emoji.replace_emoji(text, lambda _, facts: f" {_name(facts)} ")
+    def name(found: re.Match[str]) -> str:
+        return emoji.replace_emoji(found[0], lambda _, facts: f" {_name(facts)} ")
+
+    named = _PICTURES.sub(name, text)
     return _FACE.sub(lambda face: _FACES[face[0]], named)
 
 
@@ -85,8 +101,18 @@ def _name(facts: dict[str, Any]) -> str:
 
 
 def _normalise(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", text).translate(_MARKS).casefold()
+    folded = unicodedata.normalize("NFKC", _STACK.sub(_unstack, text)).translate(_MARKS).casefold()
     return "\n".join(_BLANKS.sub(" ", line).strip() for line in folded.split("\n"))
+
+
+def _unstack(found: re.Match[str]) -> str:
+    kept, stacked = [], 0
+    for character in found[0]:
+        marks = unicodedata.combining(character) or character in "\uff9e\uff9f"
+        stacked = stacked + 1 if marks else 0
+        if stacked <= _MOST_STACKED:
+            kept.append(character)
+    return "".join(kept)
 
 
 def _stem(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,18 +23,26 @@ from tamis.comparison.folds import make_folds
 from tamis.config import override, validate
 from tamis.corpus.dataset import Dataset
 from tamis.corpus.split import Assignment
-from tamis.errors import ConfigError
+from tamis.errors import ConfigError, DataError
 from tamis.evaluation.metrics import HIGHER_IS_BETTER, compute, gain
 from tamis.fingerprint import code_fingerprint, sha256_of
 from tamis.models.train import train
 from tamis.task import MetricName, Task
-from tamis.tuning.settings import Range, usual_space
+from tamis.tuning.settings import Choices, Range, usual_space
 
 if TYPE_CHECKING:
     import optuna
 
 _DIGITS = 6
 _OWN, _FIGURES, _SECONDS = "own", "figures", "seconds"
+SOURCES = (
+    "comparison/folds.py",
+    "evaluation/metrics.py",
+    "models/*.py",
+    "target.py",
+    "tuning/*.py",
+)
+"""Sources that decide what a trial finds."""
 
 
 class TunedTrial(BaseModel):
@@ -43,7 +51,7 @@ class TunedTrial(BaseModel):
     Attributes:
         number: From 0; that of the task's own settings is -1.
         state: ``complete``, ``pruned`` (given up after some folds) or ``failed`` (settings that
-            the task does not allow).
+            the task does not allow together or that learn nothing, or a process that was killed).
         figure: Mean over the folds that were done; None where there is none.
         settings: By key, in JSON, as ``--set`` takes them.
         seconds: CPU time.
@@ -144,19 +152,10 @@ class Search:
 
     def key(self) -> str:
         """What the journal of the same search is called: task, documents and code decide."""
-        code = code_fingerprint(("models/*.py", "tuning/*.py"))
-        said = (self.task.fingerprint(), self.dataset.info.fingerprint, code)
-        return f"{self.task.name}-{sha256_of(said)[:16]}"
-
-    def with_settings(self, settings: dict[str, str]) -> Task:
-        """The task with other settings, and no folds of its own.
-
-        Raises:
-            ConfigError: It does not allow them.
-        """
-        given = [f"{key}={value}" for key, value in settings.items()]
-        data = override(self.task.model_dump(mode="json"), [*given, "split.folds=0"])
-        return validate(Task, data, f"{self.task.name}: tune.space")
+        folds = (fold.model_dump_json() for fold in self.folds)
+        said = (self.task.fingerprint(), self.dataset.info.fingerprint, *folds)
+        code = code_fingerprint(SOURCES)
+        return f"{self.task.name}-{sha256_of((*said, code))[:16]}"
 
     def figure(self, task: Task, fold: Assignment) -> float:
         """The metric of record on one fold, by a model that did not see it."""
@@ -186,7 +185,7 @@ def tune(
         trials: How many in all, those of earlier runs included.
         journal: File that remembers; see ``journal_of``.
         scratch: Folder for checkpoints.
-        after: Told after every trial.
+        after: Told when the journal holds the task's own figure, and each trial.
 
     Raises:
         ConfigError: The space holds a key or value that the task does not allow.
@@ -196,17 +195,16 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = search_of(task, dataset, assignment, scratch)
     study = _study(search, journal)
+    after = after or (lambda: None)
     own = _own(search, study)
-
-    def objective(trial: optuna.Trial) -> float:
-        try:
-            return _objective(search, trial)
-        finally:
-            if after is not None:
-                after()
-
+    after()
     # One that is not allowed counts as tried, or the search would not end.
-    study.optimize(objective, n_trials=max(0, trials - len(study.trials)), catch=(ConfigError,))
+    study.optimize(
+        lambda trial: _objective(search, trial),
+        n_trials=max(0, trials - len(study.trials)),
+        catch=(ConfigError, DataError),
+        callbacks=[lambda _study, _trial: after()],
+    )
     found = tuple(_told(trial) for trial in study.trials)
     best = max((own, *found), key=lambda each: _rank(task.metric, _whole(each)))
     return Tuning(
@@ -227,13 +225,39 @@ def search_of(task: Task, dataset: Dataset, assignment: Assignment, scratch: Pat
         ConfigError: The space holds a key or value that the task does not allow.
     """
     scratch.mkdir(parents=True, exist_ok=True)
+    check_space(task)
     folds = make_folds(task, dataset, assignment, task.tune.folds).folds
-    search = Search(task, dataset, folds, scratch)
-    for key, dimension in (task.tune.space or usual_space(task.model)).items():
-        first = dimension.low if isinstance(dimension, Range) else dimension.values[0]
+    return Search(task, dataset, folds, scratch)
+
+
+def check_space(task: Task) -> None:
+    """Do nothing where the task allows each value of each key, beside its other settings.
+
+    Raises:
+        ConfigError: The first key or value that it does not allow.
+    """
+    for key, dimension in _space(task).items():
+        values: Sequence[Any] = (
+            (dimension.low, dimension.high) if isinstance(dimension, Range) else dimension.values
+        )
         whole = isinstance(dimension, Range) and dimension.whole
-        search.with_settings({key: json.dumps(int(first) if whole else first)})
-    return search
+        for value in values:
+            with_settings(task, {key: json.dumps(int(value) if whole else value)})
+
+
+def _space(task: Task) -> Mapping[str, Range | Choices]:
+    return task.tune.space or usual_space(task.model)
+
+
+def with_settings(task: Task, settings: Mapping[str, str]) -> Task:
+    """A task with other settings, and no folds of its own.
+
+    Raises:
+        ConfigError: It does not allow them.
+    """
+    given = [f"{key}={value}" for key, value in settings.items()]
+    data = override(task.model_dump(mode="json"), [*given, "split.folds=0"])
+    return validate(Task, data, f"{task.name}: tune.space")
 
 
 def _study(search: Search, journal: Path) -> optuna.Study:
@@ -243,6 +267,7 @@ def _study(search: Search, journal: Path) -> optuna.Study:
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     journal.parent.mkdir(parents=True, exist_ok=True)
+    _cut_torn_line(journal)
     lock = JournalFileOpenLock(str(journal))
     storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
     study = optuna.create_study(
@@ -259,11 +284,20 @@ def _study(search: Search, journal: Path) -> optuna.Study:
     return study
 
 
+def _cut_torn_line(journal: Path) -> None:
+    """Take away what a process that was killed had written of a line: it could not be read on."""
+    if not journal.is_file():
+        return
+    with journal.open("r+b") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+
+
 def _own(search: Search, study: optuna.Study) -> TunedTrial:
     """The task as it is, on the same folds; measured once."""
     if _OWN not in study.user_attrs:
         started = time.process_time()
-        task = search.with_settings({})
+        task = with_settings(search.task, {})
         figures = [search.figure(task, fold) for fold in search.folds]
         found = TunedTrial(
             number=-1,
@@ -280,10 +314,10 @@ def _objective(search: Search, trial: optuna.Trial) -> float:
     import optuna
 
     started = time.process_time()
-    space = search.task.tune.space or usual_space(search.task.model)
-    settings = {key: _suggest(trial, key, dimension) for key, dimension in space.items()}
+    space = _space(search.task).items()
+    settings = {key: _suggest(trial, key, dimension) for key, dimension in space}
     trial.set_user_attr("settings", settings)
-    task, figures = search.with_settings(settings), list[float]()
+    task, figures = with_settings(search.task, settings), list[float]()
     for number, fold in enumerate(search.folds):
         figures.append(search.figure(task, fold))
         trial.set_user_attr(_SECONDS, round(time.process_time() - started, 1))

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tamis.config import Items, Strict, wrong
 from tamis.models.settings import ModelSettings
 
-SettingPath = Annotated[str, Field(pattern=r"^(model|text)(\.[a-z0-9_]+)+$")]
+
+def _of_the_model(given: str) -> str:
+    if re.fullmatch(r"(model|text)(\.[a-z0-9_]+)+", given) is None:
+        raise ValueError("a key of the model or the text, such as model.words")
+    return given
+
+
+SettingPath = Annotated[str, AfterValidator(_of_the_model)]
 """A key as ``--set`` takes it; only those of the model and of what it reads."""
 
 

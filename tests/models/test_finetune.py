@@ -1,13 +1,17 @@
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 
 from tamis.corpus.split import split
+from tamis.errors import ConfigError
 from tamis.evaluation.metrics import best_f1_threshold, compute
 from tamis.models import finetune as module
 from tamis.models import score_calibration
+from tamis.models.backbone import load_backbone, thin, transformer_layers
 from tamis.models.classifier import load_classifier
 from tamis.models.score_calibration import fit_score_map
+from tamis.models.settings import PathBackbone
 from tamis.models.train import train
 from tests.tiny import BINARY, ORDINAL, easy_set, tiny_task
 
@@ -222,3 +226,89 @@ def test_a_fine_tuned_classifier_survives_saving(data, tmp_path, uninterrupted):
     texts = data.texts()[:20]
     expected = uninterrupted.classifier.score(texts).values
     np.testing.assert_array_equal(loaded.score(texts).values, expected)
+
+
+def adapted_task(backbone, **lora):
+    return tiny_task(backbone, model={"train": "lora", "lora": FULL | {"rank": 4} | lora})
+
+
+def test_adapters_are_merged_into_the_weights(tiny_bert, data, tmp_path):
+    trained = run(adapted_task(tiny_bert), data, tmp_path / "checkpoints")
+    assert trained.classifier.info.train == trained.log.train == "lora"
+    assert trained.log.chosen.endswith("low-rank adapters, merged")
+    trained.classifier.save(tmp_path / "model")
+    saved = load_file(tmp_path / "model" / "backbone" / "model.safetensors")
+    before = load_file(tiny_bert / "model.safetensors")
+    assert saved.keys() == before.keys()
+    changed = {name for name in saved if not np.array_equal(saved[name], before[name])}
+    # Adapters are of the layers' matrices; words' vectors and norms stay as they were.
+    assert len(changed) == 3 * 6
+    assert all(name.endswith("weight") and saved[name].ndim == 2 for name in changed)
+    assert not any("embeddings" in name for name in changed)
+    for name in changed:
+        assert np.linalg.matrix_rank(saved[name] - before[name], tol=1e-5) <= 4
+    texts = data.texts()[:20]
+    scores = load_classifier(tmp_path / "model").score(texts).values
+    np.testing.assert_array_equal(scores, trained.classifier.score(texts).values)
+    assert trained.log.epochs[-1] > 0.6
+
+
+def test_adapters_are_the_same_for_the_same_seed(tiny_bert, data, tmp_path):
+    one, two = (run(adapted_task(tiny_bert, epochs=1), data, tmp_path / "c") for _ in range(2))
+    assert_same(one, two)
+
+
+@pytest.mark.parametrize("teacher", ["frozen", "full"])
+def test_a_smaller_network_imitates_a_larger_one(tiny_bert, data, tmp_path, monkeypatch, teacher):
+    taught = []
+    outputs = module._outputs
+    monkeypatch.setattr(
+        module, "_outputs", lambda given, texts: taught.append(given) or outputs(given, texts)
+    )
+    distilled = FULL | {"layers": 2, "teacher": teacher, "weight": 1.0}
+    model = {"train": "distilled", "distilled": distilled, "full": FULL}
+    trained = run(tiny_task(tiny_bert, model=model), data, tmp_path / "checkpoints")
+    larger, smaller = taught[0], trained.classifier
+    assert larger.info.train == teacher
+    assert smaller.info.train == "distilled"
+    assert smaller.info.layer == smaller.encoder.depth == 2
+    if teacher == "full":
+        assert larger.encoder.depth == 3
+    ids = set(smaller.info.trained_on.test)
+    texts = [t for t, n in zip(data.texts(), data.strings("id").tolist(), strict=True) if n in ids]
+    wanted = larger.score(texts).values
+    untrained = model | {"distilled": distilled | {"epochs": 1, "learning_rate": 1e-12}}
+    still = run(tiny_task(tiny_bert, model=untrained), data, tmp_path / "checkpoints").classifier
+    learnt, nothing = (
+        np.abs(each.score(texts).values - wanted).mean() for each in (smaller, still)
+    )
+    assert learnt < 0.9 * nothing
+    assert spearmanr(smaller.score(texts).values, wanted).statistic > 0.7
+    smaller.save(tmp_path / "model")
+    scores = load_classifier(tmp_path / "model").score(texts).values
+    np.testing.assert_array_equal(scores, smaller.score(texts).values)
+    assert not list(tmp_path.glob("checkpoints*"))
+
+
+def test_a_binary_student_imitates_probabilities(tiny_bert, tmp_path):
+    data = easy_set(80, BINARY)
+    model = {"train": "distilled", "distilled": FULL | {"layers": 1}, "full": FULL}
+    trained = run(tiny_task(tiny_bert, BINARY, model=model), data, tmp_path / "checkpoints")
+    assert trained.log.epochs[-1] > 0.8
+    assert trained.classifier.encoder.depth == 1
+
+
+def test_more_layers_than_the_backbone_has_are_refused(tiny_bert, data, tmp_path):
+    distilled = FULL | {"layers": 4, "teacher": "frozen"}
+    task = tiny_task(tiny_bert, model={"train": "distilled", "distilled": distilled})
+    with pytest.raises(ConfigError, match=r"model\.distilled\.layers: given 4; allowed: at most 3"):
+        run(task, data, tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize(("layers", "kept"), [(1, [0]), (2, [0, 2]), (3, [0, 1, 2])])
+def test_the_layers_that_are_kept_are_spread_evenly(tiny_bert, layers, kept):
+    whole, _ = load_backbone(PathBackbone(kind="path", path=str(tiny_bert)))
+    found = list(transformer_layers(whole))
+    thinned = thin(whole, layers)
+    assert list(transformer_layers(thinned)) == [found[at] for at in kept]
+    assert thinned.config.num_hidden_layers == layers

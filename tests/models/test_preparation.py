@@ -1,19 +1,32 @@
 import time
 from typing import get_args
 
+import emoji
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tamis.models.preparation import PreparationStep, prepare
+from tamis.models.preparation import _FACE, PreparationStep, _name, prepare
 
 STEPS = get_args(PreparationStep)
-IDEMPOTENT = ("urls", "users", "hashtags", "emoji", "elongation", "normalise", "lemmatise")
 ANY = st.text(st.characters(), max_size=300)
 TWEETS = st.lists(
     st.sampled_from(
         ["@user", "@", "#GoTeam", "##", "http://", "https://a.b/c", "www.x", "sooooo", "🙂", "👍🏽"]
-        + [":)", "<3", ":'(", "don't", "running", "İ", "ß", "ﬁ", "\ud800", "e\u0301", "\n", "👩‍👩‍👧"]
+        + [
+            ":)",
+            "<3",
+            ":'(",
+            "don't",
+            "running",
+            "İ",
+            "ß",
+            "ﬁ",
+            "\ud800",
+            "e\u0301",
+            "\n",
+            "👩‍👩‍👧",
+        ]
     ),
     max_size=12,
 ).map("".join)
@@ -115,9 +128,18 @@ def test_hashtags(text, expected):
     ],
 )
 def test_emoji_and_emoticons(text, expected):
-    assert one(text, "emoji").replace("-", " ").split() == expected.replace("-", " ").split() or (
-        " ".join(one(text, "emoji").split()) == expected
-    )
+    assert " ".join(one(text, "emoji").split()) == expected
+
+
+@given(
+    st.lists(
+        st.sampled_from([*list(emoji.EMOJI_DATA)[::7], "a", " ", "1", "#", "\u200d", "é"])
+    ).map(lambda parts: "".join(parts)[:60])
+)
+@settings(max_examples=200, deadline=None)
+def test_every_emoji_is_found(text):
+    named = emoji.replace_emoji(text, lambda _, facts: f" {_name(facts)} ")
+    assert _FACE.sub("face", one(text, "emoji")) == _FACE.sub("face", named)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +161,7 @@ def test_elongation(text, expected):
         ("“It’s” — a…", '"it\'s" - a...'),
         ("One\n\n  Two\t\nThree", "one\n\ntwo\nthree"),
         ("e\u0301 \uff21", "é a"),
+        ("!" * 40 + "q" + "\u0301" * 99 + "?", "!" * 40 + "q" + "\u0301" * 30 + "?"),
     ],
 )
 def test_normalise(text, expected):
@@ -174,6 +197,8 @@ HARD = {
     "lines": "\n ",
     "marks": "a\u0301",
     "accents": "\u0301",
+    "stacked marks": "\u0301\u0316",
+    "voiced marks": "\u0301\uff9e",
     "quotes": "a'",
     "pairs": "ab",
     "repeats": "aaab",

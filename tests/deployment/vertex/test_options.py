@@ -21,6 +21,7 @@ from deployment.vertex.options import (
     steps_of,
 )
 from deployment.vertex.settings import STEPS, VertexStack
+from tamis.comparison.settings import CompareSettings
 from tamis.config import validate
 from tests.deployment.vertex.test_settings import GOOD
 from tests.tiny import tiny_task
@@ -48,12 +49,22 @@ DATA = GOOD | {
         "score_sample": "t4",
         "join": "big",
         "choose_backend": "big",
+        "try_variant": "l4",
+        "fold": "t4",
     },
 }
 STACK = validate(VertexStack, DATA, "mine.yaml")
 LABELS = labels_of(STACK, "toy", "tamis_training", "run-1")
+LINEAR = {"family": "linear"}
+COMPARED = {
+    "preparations": {"raw": [], "stemmed": ["stem"]},
+    "models": {
+        "words": {"settings": LINEAR, "preparations": ["raw", "stemmed"]},
+        "split": {"settings": LINEAR},
+    },
+}
 STAMPS = {"stamp": "s", "home": "/tmp/tamis", "ledger": "gs://my-tamis/ledger"}
-PIPELINES = ("training", "retraining", "filtering", "distillation")
+PIPELINES = ("training", "retraining", "filtering", "distillation", "comparison", "tuning")
 RESOURCES = {
     "cpu": {
         "cpuLimit": 4.0,
@@ -118,16 +129,24 @@ def pipeline_and_parameters(name, folder):
     """A pipeline of the project, and parameters that nothing is done with."""
     from deployment.distilling import DistillRequest
     from deployment.filtering import FilterRequest
+    from pipelines.comparison import comparison
     from pipelines.distillation import distillation
     from pipelines.filtering import filtering
     from pipelines.retraining import retraining
     from pipelines.training import training
+    from pipelines.tuning import tuning
 
     task, home = tiny_task(folder), {"home": "/tmp/tamis"}
     if name == "training":
         return training, {"task": task, **STAMPS}
     if name == "retraining":
         return retraining, {"task": task, "window_stamp": "w", "champion_version": "1", **STAMPS}
+    if name == "comparison":
+        variants = CompareSettings.model_validate(COMPARED).variants(task.model)
+        given = {"task": task, "variants": list(variants), "stamp": "s", **home}
+        return comparison, given
+    if name == "tuning":
+        return tuning, {"task": task, "trials": 2, "journals": "gs://my-tamis/tuning", **STAMPS}
     request = FilterRequest(inputs=("gs://b/a",), output="gs://b/o", version="1")
     if name == "filtering":
         return filtering, {"task": task, "request": request, **home}
@@ -245,7 +264,8 @@ def submitted(zenml, tmp_path_factory):
 
 
 def machine_name(step):
-    return DATA["steps"].get(step, "cpu")
+    kind = "try_variant" if step.startswith("try_variant_") else step
+    return DATA["steps"].get(kind, "cpu")
 
 
 def container_of(spec, step):
@@ -262,6 +282,16 @@ def custom_job_of(spec, step):
 def runs_step(command, arguments, step):
     whole = [*command, *arguments]
     return "zenml.entrypoints.entrypoint" in whole and whole[-2:] == ["--step_name", step]
+
+
+def test_a_comparison_tries_each_variant_in_a_step_of_its_own(submitted):
+    _, snapshot = submitted("comparison")
+    steps = snapshot.step_configurations
+    tried = {"try_variant_words", "try_variant_words_stemmed", "try_variant_split"}
+    assert {step for step in steps if step.startswith("try_variant")} == tried
+    for step in tried:  # side by side: none waits for another
+        assert set(steps[step].spec.upstream_steps) == {"ingest", "fold"}
+    assert tried < set(steps["rank_variants"].spec.upstream_steps)
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -361,7 +391,8 @@ def test_a_gpu_without_a_machine_type_is_asked_for_in_both_places():
 def test_the_steps_of_a_pipeline_are_known_without_running_it(name, tmp_path):
     pipeline, parameters = pipeline_and_parameters(name, tmp_path)
     steps = steps_of(pipeline, parameters)
-    assert len(steps) == len(set(steps)) >= 2 and set(steps) <= set(STEPS)
+    kinds = {"try_variant" if step.startswith("try_variant_") else step for step in steps}
+    assert len(steps) == len(set(steps)) >= 2 and kinds <= set(STEPS)
     assert not pipeline.invocations  # as it is written, not as it was prepared
     assert steps_of(pipeline, parameters) == steps
 

@@ -378,3 +378,26 @@ def test_every_step_of_every_pipeline_may_be_given_a_machine():
     assert {"ingest", "train", "sift", "promote_or_refuse"} <= found
     assert set(STEPS) == found
     assert list(STEPS) == sorted(STEPS) and DEFAULT not in STEPS
+
+
+@pytest.mark.parametrize(
+    ("step", "machine"),
+    [
+        ("try_variant", "gpu"),
+        ("try_variant_tfidf", "gpu"),
+        ("try_variant_split_keeping", "gpu"),
+        ("split", "big"),
+        ("split_keeping", "cpu"),  # a step, and not one of several of `split`
+        ("split_keeping_more", "big"),
+        ("splitter", "cpu"),
+        ("ingest_window", "cpu"),
+        ("evaluate", "cpu"),
+        ("try", "cpu"),
+    ],
+)
+def test_a_step_of_a_kind_gets_the_machine_of_its_kind(step, machine):
+    machines = GOOD["machines"] | {"big": {"machine_type": "n2-standard-8"}}
+    steps = {"default": "cpu", "try_variant": "gpu", "split": "big", "ingest": "big"}
+    stack = validate(VertexStack, GOOD | {"machines": machines, "steps": steps}, SHOWN)
+    assert stack.machine_of(step) == stack.machines[machine]
+    assert stack.image_of(step) == GOOD["gpu_image" if machine == "gpu" else "image"]
