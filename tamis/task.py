@@ -223,10 +223,10 @@ class Task(Strict):
         return self
 
     @model_validator(mode="after")
-    def _one_sequence_to_learn_from(self) -> Task:
-        frozen = isinstance(self.model, EncoderSettings) and self.model.train == "frozen"
-        if not frozen and self.text.long.startswith("windows"):
-            allowed = "head or head_tail, but with a frozen encoder: others read one sequence"
+    def _model_reads_so(self) -> Task:
+        if self.text.long not in self.model.long_modes:
+            which = f"model.family: {self.model.family} ({self.model.variant})"
+            allowed = f"{' or '.join(self.model.long_modes)} with {which}"
             raise wrong("text.long", self.text.long, allowed)
         return self
 

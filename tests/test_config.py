@@ -121,6 +121,22 @@ WRONG = {
         {"model": {"frozen": {"layers": [0]}}},
         ("model.frozen.layers.0", "0", "greater than or equal to 1"),
     ),
+    "the tail of a text for a linear model": (
+        {"model": {"family": "linear"}, "text": {"long": "head_tail"}},
+        ("text.long", "'head_tail'", "head with model.family: linear"),
+    ),
+    "unknown family": (
+        {"model": {"family": "forest"}},
+        ("model.family", "'forest'", "linear, recurrent or encoder"),
+    ),
+    "n-grams the wrong way round": (
+        {"model": {"family": "linear", "words": [2, 1]}},
+        ("model.words", "[2, 1]", "the shorter one first"),
+    ),
+    "a step of preparation that is none": (
+        {"text": {"preparation": ["normalise", "translate"]}},
+        ("text.preparation.1", "'translate'", "'lemmatise'"),
+    ),
     "nothing left to train on": (
         {"split": {"test": 0.5, "validation": 0.4}},
         ("split.test + validation", "0.5 + 0.4", "at most 0.8"),

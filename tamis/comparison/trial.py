@@ -109,9 +109,9 @@ class Workplace:
 def task_of(task: Task, variant: Variant) -> Task:
     """The task with the variant's model and preparation; no folds inside folds."""
     text = task.text.model_copy(update={"preparation": variant.steps})
-    if not (variant.settings.family == "encoder" and variant.settings.train == "frozen"):
-        head = {"long": "head", "windows": type(text).model_fields["windows"].default}
-        text = text.model_copy(update=head if text.long.startswith("windows") else {})
+    if text.long not in variant.settings.long_modes:
+        default = type(text).model_fields["windows"].default
+        text = text.model_copy(update={"long": "head", "windows": default})
     split = task.split.model_copy(update={"folds": 0})
     return task.model_copy(update={"model": variant.settings, "text": text, "split": split})
 

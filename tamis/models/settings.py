@@ -79,6 +79,11 @@ class LinearSettings(Strict):
         """In a few words."""
         return "words" if self.characters is None else "words and characters"
 
+    @property
+    def long_modes(self) -> tuple[str, ...]:
+        """What ``text.long`` may be: it reads the beginning."""
+        return ("head",)
+
 
 class RecurrentSettings(Strict):
     """Word vectors with a bidirectional LSTM, or averaged."""
@@ -106,6 +111,11 @@ class RecurrentSettings(Strict):
     def variant(self) -> str:
         """In a few words."""
         return f"{self.network}, {self.vectors}"
+
+    @property
+    def long_modes(self) -> tuple[str, ...]:
+        """What ``text.long`` may be: it reads the beginning."""
+        return ("head",)
 
 
 LAST = -1
@@ -182,6 +192,12 @@ class EncoderSettings(Strict):
     def variant(self) -> str:
         """In a few words."""
         return self.train
+
+    @property
+    def long_modes(self) -> tuple[str, ...]:
+        """What ``text.long`` may be: only a frozen encoder learns from several sequences."""
+        windows = ("windows_mean", "windows_max") if self.train == "frozen" else ()
+        return ("head", "head_tail", *windows)
 
 
 def _family(given: Any) -> str | None:

@@ -188,6 +188,14 @@ def test_windows_are_for_those_that_can_join_them(settings, kept):
     assert validate(Task, own.model_dump(mode="json"), "own") == own
 
 
-def test_head_and_tail_stay():
-    own = task_of(linear_task(text={"long": "head_tail"}), variant())
-    assert own.text.long == "head_tail"
+@pytest.mark.parametrize(
+    ("settings", "long"),
+    [
+        (None, "head"),
+        (EncoderSettings(train="full"), "head_tail"),
+        (EncoderSettings(), "head_tail"),
+    ],
+)
+def test_head_and_tail_are_for_encoders(settings, long):
+    task = linear_task(model={"family": "encoder"}, text={"long": "head_tail"})
+    assert task_of(task, variant(settings=settings)).text.long == long
