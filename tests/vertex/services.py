@@ -26,7 +26,7 @@ import requests
 
 PROJECT, PROJECT_NUMBER = "demo-project", "123456789012"
 LOCATION, BUCKET = "us-central1", "tamis-test"
-STARTING_SECONDS, ENDING_SECONDS, POLL_SECONDS = 120.0, 10.0, 0.1
+STARTING_SECONDS, ENDING_SECONDS, POLL_SECONDS = 300.0, 10.0, 0.1
 ROOT = Path(__file__).resolve().parents[2]
 GUARD = ROOT / "tests" / "vertex" / "guard"
 SELF = [sys.executable, "-m", "tests.vertex.services"]
