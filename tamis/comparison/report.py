@@ -28,7 +28,7 @@ class Row(BaseModel):
         behind: Its gain over the best variant, paired: below zero where it is worse; None for
             the best itself.
         test: Metric of record on the task's test documents, which chose nothing.
-        train_seconds: CPU time of one training, the mean of all.
+        train_seconds: CPU time of one training, the longest of all.
         documents_per_second: Of one core's time, the median of all.
         size: Of the saved model in bytes.
         chosen: What training on the task's own split chose, in words.

@@ -19,6 +19,7 @@ from tamis.fingerprint import sha256_of
 from tamis.machine import machine
 from tamis.models.classifier import Classifier
 from tamis.models.encoder_classifier import EncoderClassifier
+from tamis.models.frozen import forget_features
 from tamis.models.train import train
 from tamis.scoring.settings import BackendName
 from tamis.task import Task
@@ -142,6 +143,7 @@ def try_variant(
             lambda: try_fold(own, variant.backends, dataset, assignment, folder / "checkpoints"),
         )
 
+    forget_features()
     splits = (*folds.folds, folds.final)
     done = [run(number, assignment) for number, assignment in enumerate(splits)]
     shutil.rmtree(folder, ignore_errors=True)

@@ -106,6 +106,11 @@ _LAST: dict[str, selection.Features] = {}
 search train many times on the same documents, and reading them is most of the time."""
 
 
+def forget_features() -> None:
+    """Read the documents anew in the next training: what it costs is to be measured."""
+    _LAST.clear()
+
+
 def _features(
     encoder: Encoder,
     settings: EncoderSettings,
