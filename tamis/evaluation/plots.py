@@ -132,31 +132,40 @@ def quality_cost_plot(
         points: Documents a second, figure and family, by name of the model.
         chosen: The one that is marked.
     """
-    figure, axes = _canvas(8.4, 5.0)
+    figure, axes = _canvas(9.6, 5.0)
     families = sorted({family for _, _, family in points.values()})
     colours = dict(zip(families, FAMILY_COLOURS, strict=False))
-    for name, (speed, found, family) in points.items():
-        colour = colours.get(family, QUIET)
-        axes.plot([speed] * 2, [found.low, found.high], color=colour, lw=1, alpha=0.5)
-        marked = name == chosen
-        axes.plot(speed, found.value, "*" if marked else "o", color=colour, ms=14 if marked else 5)
+    # Numbers at the points, names beside the picture: names would lie on each other.
+    for number, (name, (speed, found, family)) in enumerate(points.items(), 1):
+        colour, marked = colours.get(family, QUIET), name == chosen
+        axes.plot([speed] * 2, [found.low, found.high], color=colour, lw=1, alpha=0.35)
+        axes.plot(
+            speed,
+            found.value,
+            "*" if marked else "o",
+            color=colour,
+            ms=13 if marked else 5,
+            ls="",
+            label=f"{number}  {_plain([name])[0]}",
+        )
+        side = 5 if number % 2 else -5
         axes.annotate(
-            _plain([name])[0],
+            str(number),
             (speed, found.value),
-            xytext=(6, 3),
+            xytext=(side, 2),
             textcoords="offset points",
+            ha="left" if side > 0 else "right",
             fontsize=7,
             color=INK,
-            weight="bold" if marked else "normal",
         )
-    for family, colour in colours.items():
-        axes.plot([], [], "o", color=colour, label=family)
     axes.set_xscale("log")
     axes.set_xlabel("documents a second of one core")
     axes.set_ylabel(f"{metric}, 95% interval")
     axes.grid(color="#e6e8eb", lw=0.8)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    axes.legend(frameon=False, fontsize=7.5, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    told = ", ".join(families)
+    axes.set_title(f"best first; colours: {told}", fontsize=8, loc="left", color=QUIET)
     return _png(figure)
 
 
