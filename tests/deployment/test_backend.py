@@ -60,7 +60,7 @@ def asked(monkeypatch):
         )
 
     monkeypatch.setattr(backends.choosing, "choose", choose)
-    monkeypatch.setattr(backends.choosing, "machine", lambda: "a machine")
+    monkeypatch.setattr(backends, "machine", lambda: "a machine")
     return calls
 
 
@@ -160,9 +160,9 @@ def test_a_choice_is_of_a_model_threshold_gate_and_machine(model, shards, home, 
     others = ScoringSettings(gate=GATE.model_copy(update={"f1": 0.98}))
     assert backend_for(plan_of(model, 3.1), shards, AUTO, home, 0).reason == "Choice 2."
     assert backend_for(plan_of(model), shards, others, home, 0).reason == "Choice 3."
-    monkeypatch.setattr(backends.choosing, "machine", lambda: "another machine")
+    monkeypatch.setattr(backends, "machine", lambda: "another machine")
     assert backend_for(plan_of(model), shards, AUTO, home, 0).reason == "Choice 4."
-    monkeypatch.setattr(backends.choosing, "machine", lambda: "a machine")
+    monkeypatch.setattr(backends, "machine", lambda: "a machine")
     (model / "head.safetensors").write_bytes(b"other weights")
     assert backend_for(plan_of(model), shards, AUTO, home, 0).reason == "Choice 5."
     (model / "head.safetensors").write_bytes(b"weights")

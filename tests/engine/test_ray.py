@@ -339,6 +339,12 @@ def test_the_watch_ends_agents_that_hide_their_environment(tmp_path):
             sleeper.communicate()
 
 
+def watches(driver):
+    """Folders of the watches that a driver has started."""
+    lines = [p.cmdline() for p in psutil.Process(driver).children(recursive=True)]
+    return [line[-1] for line in lines if any("ray_watch" in word for word in line)]
+
+
 @pytest.mark.parametrize("when", [0, 2, 5])
 def test_nothing_outlives_a_driver_that_is_killed_while_ray_starts(tmp_path, when):
     code = "from tamis.engine.ray import RayEngine; RayEngine(workers=1).__enter__(); input()"
@@ -349,8 +355,10 @@ def test_nothing_outlives_a_driver_that_is_killed_while_ray_starts(tmp_path, whe
     )
     try:
         wait_for(lambda: len(psutil.Process(driver.pid).children(recursive=True)) > when)
+        # The first child may still be a copy of the driver that has not become the watch.
+        wait_for(lambda: watches(driver.pid))
         started = psutil.Process(driver.pid).children(recursive=True)
-        folder = Path(next(p.cmdline()[-1] for p in started if "ray_watch" in str(p.cmdline())))
+        folder = Path(watches(driver.pid)[0])
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait()

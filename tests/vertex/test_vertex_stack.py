@@ -101,7 +101,8 @@ def test_the_server_knows_the_run_as_completed(cluster, trained):
 
 def test_every_step_ran_where_the_stack_says(cluster, trained):
     tasks = cluster.inside(job_of(cluster, "tamis_training"))["tasks"]
-    assert set(tasks) == {"ingest", "validate", "split", "train", "evaluate", "gate", "register"}
+    steps = {"ingest", "validate", "split", "train", "evaluate", "behave", "gate", "register"}
+    assert set(tasks) == steps
     for step, task in tasks.items():
         assert task["exit_code"] == 0
         assert task["env"]["ZENML_STORE_API_TOKEN"] == "***"

@@ -216,14 +216,14 @@ def choose(
 
 def _why_not(model_dir: Path, documents: int, gate: BackendGate) -> str:
     """Why there is nothing to choose from or to compare on; empty where there is."""
-    family = read_info(model_dir).family
-    if family != "encoder":
-        return f"A model of the family {family} runs in one way only."
     if documents < max(1, gate.min_kept):
         return (
             f"There are {documents:,} documents to compare on, and the gate needs "
             f"{gate.min_kept:,} that are kept."
         )
+    family = read_info(model_dir).family
+    if family != "encoder":
+        return f"A model of the family {family} runs in one way only."
     return ""
 
 
