@@ -20,11 +20,15 @@ from cli import (
     explain,
     filter,
     inspect,
+    keys,
+    package,
     release,
+    requests,
     retrain,
     runs,
     schedule,
     select,
+    serve,
     stack,
     status,
     train,
@@ -49,6 +53,8 @@ app.command("inspect")(inspect.inspect)
 app.command("annotate")(annotate.annotate)
 app.command("retrain")(retrain.retrain)
 app.command("behaviour")(behaviour.behaviour)
+app.command("serve")(serve.serve)
+app.command("package")(package.package)
 app.command("promote")(release.promote)
 app.command("rollback")(release.rollback)
 app.command("status")(status.status)
@@ -58,6 +64,8 @@ app.command("runs")(runs.runs)
 app.command("logs")(runs.logs)
 app.command("stop")(runs.stop)
 app.add_typer(data.app, name="data")
+app.add_typer(keys.app, name="keys")
+app.add_typer(requests.app, name="requests")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(stack.app, name="stack")
 

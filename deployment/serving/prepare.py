@@ -1,0 +1,120 @@
+"""From a registered version to the folder that a service loads."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+from deployment.backend import backend_by
+from deployment.registry import Registry, Version
+from tamis.corpus.sources import ingest
+from tamis.errors import ModelError
+from tamis.fingerprint import code_fingerprint
+from tamis.machine import machine
+from tamis.models.classifier import digest, load_classifier, read_info
+from tamis.scoring.backends.choose import REFERENCE, BackendChoice
+from tamis.scoring.backends.folder import export
+from tamis.scoring.plan import LoadScorer, SiftPlan
+from tamis.scoring.settings import BackendName
+from tamis.serving.model import CLASSIFIER, FILE, PROBES, Probe, ServedModel
+from tamis.task import Task
+
+_CODE = ("tamis/**/*.py", "deployment/**/*.py")
+
+
+def prepare(task: Task, version: Version, home: Path, backend: str | None = None) -> Path:
+    """A folder for ``TAMIS_SERVE_MODEL``, made once for each version, backend and settings.
+
+    Args:
+        task: Its sections ``serve`` and ``scoring`` say how.
+        version: Of the task's model.
+        home: Folder of the stack's local files.
+        backend: That scores; None leaves it to the task, whose ``auto`` takes the fastest of this
+            machine that passes the gate on the task's labelled documents.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelError: The registered files are damaged, or the backend does not run here.
+    """
+    source = Registry().download(version, home / "models")
+    if digest(source) != version.tags["digest"]:
+        raise ModelError(
+            f"{version.name} version {version.version}: the files in {source} are not those that "
+            "were registered; remove the folder and run this again"
+        )
+    choice = choose_backend(task, source, home, backend)
+    name = f"{version.version}-{version.tags['digest'][:12]}-{choice.backend}"
+    target = home / "serving" / "models" / task.name / name
+    served = _describe(task, version, source, choice)
+    if _same(target, served):
+        return target
+    files = export(source, choice.backend, home / "exports")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent, prefix="tmp-") as staging:
+        folder = Path(staging) / "served"
+        shutil.copytree(files, folder / CLASSIFIER)
+        scorer = LoadScorer(served.threshold, served.margin)(str(folder / CLASSIFIER))
+        probes = tuple(
+            Probe(text=text, score=float(scorer.score([text]).values[0])) for text in PROBES
+        )
+        complete = served.model_copy(update={"probes": probes})
+        (folder / FILE).write_text(complete.model_dump_json(indent=1), "utf-8")
+        if target.is_dir():
+            target.rename(Path(staging) / "before")
+        folder.rename(target)
+    return target
+
+
+def choose_backend(task: Task, source: Path, home: Path, named: str | None) -> BackendChoice:
+    """The backend that serves a saved classifier, and why.
+
+    Raises:
+        ModelError: The classifier cannot be loaded.
+    """
+    info = read_info(source)
+    asked = named or task.scoring.backend
+    if info.family != "encoder" or asked != "auto":
+        name = cast("BackendName", asked) if info.family == "encoder" else REFERENCE
+        reason = "It was asked for." if info.family == "encoder" else "The family has no other."
+        return BackendChoice(backend=name, reason=reason, source=digest(source), machine=machine())
+    texts = ingest(task).texts()
+    plan = SiftPlan(
+        model_dir=str(source),
+        output="",
+        threshold=info.threshold,
+        scale=info.target.scale,
+        model_version=task.name,
+    )
+    reference = load_classifier(source).score(texts).values
+    return backend_by(plan, texts, reference, task.scoring, home, task.seed)
+
+
+def _describe(task: Task, version: Version, source: Path, choice: BackendChoice) -> ServedModel:
+    info = read_info(source)
+    return ServedModel(
+        task=task.name,
+        version=version.version,
+        digest=version.tags["digest"],
+        backend=choice.backend,
+        margin=choice.margin,
+        threshold=info.threshold,
+        scale=info.target.scale,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        code_version=code_fingerprint(_CODE),
+        settings=task.serve,
+    )
+
+
+def _same(folder: Path, served: ServedModel) -> bool:
+    """Whether a folder serves just that already."""
+    try:
+        there = ServedModel.model_validate_json((folder / FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    update = {"probes": there.probes, "created": there.created}
+    return there == served.model_copy(update=update)
