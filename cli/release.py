@@ -77,6 +77,7 @@ def promote(
             decision=DecisionOut(passed=passed, reasons=(reason,)),
         )
         book = ledger.Ledger(session.ledger, loaded.name)
+        _require_settled(session, loaded.name)
         serving = _Serving(session, registry, task, loaded.name) if endpoint else None
         share = serving.share(chosen, traffic) if serving else 0
         # There is only the endpoint to mend where registry and ledger say so already.
@@ -102,6 +103,8 @@ def promote(
             f"[green]✓[/] {loaded.name} version {chosen.version} is champion (before: {before})"
         )
         outputs = {}
+        if serving is None and _released(session, loaded.name):
+            console.print(f"  `python run.py release --task {task} --resume` has it serve")
         if serving is not None:
             keep = _replaced(book.entries(), chosen.version)
             outputs = serving.promote(chosen, share, keep)
@@ -116,7 +119,10 @@ def rollback(
     dry_run: DryRun = False,
     result: ResultFile = None,
 ) -> None:
-    """Make the champion before this one champion again."""
+    """Make the champion before this one champion again, and have it serve where releases do.
+
+    An unfinished release is taken back instead.
+    """
     from cli.plan import console, prepare, show_plan
     from cli.result import Clock, Result, write
 
@@ -141,6 +147,15 @@ def rollback(
             show_plan(f"rollback {loaded.name}", lines)
             write(Result(verb="rollback", task=loaded.name, stack=stack, status="planned"), result)
             return
+        if serving is None and _released(session, loaded.name):
+            from cli.serving_release import Made, told
+
+            made = Made(loaded, session, registry, None)
+            found = made.watched(lambda controller: controller.rollback())
+            done = Result(verb="rollback", task=loaded.name, stack=stack)
+            done = told(found, done, made.journals, clock.seconds())
+            write(done.model_copy(update={"status": "done"}), result)
+            return
         entry = ledger.rollback(registry, book, loaded.name, "rollback")
         console.print(
             f"[green]✓[/] {loaded.name} version {entry.champion} is champion again "
@@ -161,6 +176,29 @@ def rollback(
         ),
         result,
     )
+
+
+def _released(session: Session, task: str) -> bool:
+    """Whether versions of a task are served by releases."""
+    from deployment.releasing.journal import Journals
+
+    return Journals(session.ledger, task).latest() is not None
+
+
+def _require_settled(session: Session, task: str) -> None:
+    """Refuse to change the champion under a release.
+
+    Raises:
+        OutputBusy: One is under way, or was cut off.
+    """
+    from deployment.releasing.journal import Journals
+    from tamis.errors import OutputBusy
+
+    if Journals(session.ledger, task).unfinished() is not None:
+        raise OutputBusy(
+            f"{task}: a release is under way or was cut off; `release --resume` finishes it, "
+            "`rollback` takes it back"
+        )
 
 
 def _check(endpoint: bool, traffic: int | None, stack: str) -> None:

@@ -18,7 +18,9 @@ def retrain(
     window: Annotated[
         list[str] | None,
         typer.Option(
-            "--window", "-w", help="Files of new documents; the task's own window by default."
+            "--window",
+            "-w",
+            help="Files of new documents, or of `requests window`; by default the task's.",
         ),
     ] = None,
     settings: Settings = [],  # noqa: B006
@@ -102,9 +104,12 @@ def with_window(task: Task, paths: list[str] | None) -> Task:
     from tamis.task import FilesSource
 
     if paths:
+        from tamis.monitoring.export import window_source
+
+        served = window_source(paths)
         files = [source for source in task.sources if isinstance(source, FilesSource)]
         like = files[0] if files else FilesSource(kind="files", path="")
-        window = like.model_copy(update={"path": tuple(paths)})
+        window = served or like.model_copy(update={"path": tuple(paths)})
         retrain = task.retrain.model_copy(update={"window": window})
         return task.model_copy(update={"retrain": retrain})
     if task.retrain.window is None:

@@ -15,7 +15,7 @@ from deployment.registry import Registry
 from tamis.decision import Decision
 from tamis.errors import UsageError
 
-Action = Literal["promoted", "refused", "rolled_back"]
+Action = Literal["promoted", "refused", "rolled_back", "aborted"]
 
 
 class Entry(BaseModel):
@@ -24,12 +24,13 @@ class Entry(BaseModel):
     Attributes:
         number: Position, from 1.
         at: When, UTC, ISO 8601.
-        action: What happened.
+        action: What happened; ``aborted`` is a release that ended before its version was judged.
         version: The version that it happened to.
         previous: The champion before, if there was one.
         champion: The champion after.
         reasons: Why, one sentence each.
         by: The verb or pipeline run that did it.
+        release: Number of the release whose step it was, if it was one's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,7 @@ class Entry(BaseModel):
     champion: str | None
     reasons: tuple[str, ...]
     by: str
+    release: str | None = None
 
 
 class Ledger:
@@ -65,9 +67,13 @@ class Ledger:
         champion: str | None,
         reasons: tuple[str, ...],
         by: str,
+        release: str | None = None,
     ) -> Entry:
-        """Write one more entry."""
+        """Write one more entry; of a release, an action is written once however often asked."""
         known = self.entries()
+        for written in known:
+            if release is not None and (written.release, written.action) == (release, action):
+                return written
         entry = Entry(
             number=known[-1].number + 1 if known else 1,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -77,6 +83,7 @@ class Ledger:
             champion=champion,
             reasons=reasons,
             by=by,
+            release=release,
         )
         self.fs.makedirs(self.folder, exist_ok=True)
         final = f"{self.folder}/{entry.number:06d}.json"

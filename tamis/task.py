@@ -31,6 +31,7 @@ from tamis.evaluation.card_settings import CardSettings
 from tamis.models.preparation import PreparationStep
 from tamis.models.settings import EncoderSettings, ModelSettings, PathBackbone
 from tamis.scoring.settings import ScoringSettings
+from tamis.serving.release_settings import ReleaseSettings
 from tamis.serving.settings import ServeSettings
 from tamis.target import BinaryTarget, ClassesTarget, OrdinalTarget, Target
 from tamis.tuning.settings import TuneSettings
@@ -208,6 +209,7 @@ class Task(Strict):
     behaviour: BehaviourSettings = BehaviourSettings()
     card: CardSettings = CardSettings()
     serve: ServeSettings = ServeSettings()
+    release: ReleaseSettings = ReleaseSettings()
 
     @model_validator(mode="after")
     def _threshold_on_scale(self) -> Task:

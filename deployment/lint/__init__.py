@@ -1,0 +1,1 @@
+"""What `make check` asks of manifests, images and workflows, beside their schemas."""
