@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, MutableSequence, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -69,7 +71,16 @@ class Engine(Protocol):
 
 
 def available_cores() -> int:
-    """Processors that this process may use."""
+    """Processors that this process may use: those it may run on, or the quota of its container."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
+        return min(len(os.sched_getaffinity(0)), _quota() or sys.maxsize)
     return os.cpu_count() or 1
+
+
+def _quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """Whole processors that the control group (version 2) grants, at least 1; None for no limit."""
+    try:
+        granted, period = file.read_text("ascii").split()
+        return max(1, int(granted) // int(period))
+    except (OSError, ValueError):
+        return None
