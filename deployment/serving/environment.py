@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,10 @@ KEYS_FILE = "TAMIS_SERVE_KEYS_FILE"
 LOG = "TAMIS_SERVE_LOG"
 HEALTH_ROUTE = "AIP_HEALTH_ROUTE"
 PREDICT_ROUTE = "AIP_PREDICT_ROUTE"
+STORAGE = "AIP_STORAGE_URI"
 BAKED = Path("/app/served")
 """Where an image holds its model."""
+_VERSION = re.compile(r"\d+-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
     """
     folder = _folder(variables)
     served = read_served(folder)
+    _require_same(served, variables.get(STORAGE, ""))
     settings = _settings(served.settings, variables.get(SETTINGS, ""))
     file = variables.get(KEYS_FILE)
     fixed = parse_keys(variables[KEYS], KEYS) if variables.get(KEYS) else ApiKeys()
@@ -81,6 +85,21 @@ def _folder(variables: Mapping[str, str]) -> Path:
     if BAKED.is_dir():
         return BAKED
     raise UsageError(f"{MODEL}: given nothing; allowed: a folder that `run.py serve` made")
+
+
+def _require_same(served: ServedModel, uploaded: str) -> None:
+    """Refuse to answer for a version that Vertex AI believes to be another one.
+
+    Raises:
+        UsageError: The model that was uploaded is not the one that the image holds.
+    """
+    name = uploaded.rstrip("/").rpartition("/")[2]
+    ours = f"{served.version}-{served.digest[:12]}"
+    if _VERSION.fullmatch(name) and name != ours:
+        raise UsageError(
+            f"{STORAGE}: given version {name}; allowed: {ours}, which this image holds; set the "
+            "stack's serving.image to the image of the package of that version"
+        )
 
 
 def _settings(given: ServeSettings, text: str) -> ServeSettings:

@@ -189,10 +189,7 @@ def join(reader: Reader, start: datetime | None = None) -> Joined:
         for name, each in wanted.items()
         if all(serving is None for serving in each.servings)
     )
-    of = {}
-    for place, labels in found.items():
-        labels.sort(key=lambda label: label.at)
-        of[place] = Given(labels[-1], tuple(labels[:-1]))
+    of = {place: Given(labels[-1], tuple(labels[:-1])) for place, labels in found.items()}
     return Joined(of, read, unknown, unreadable)
 
 

@@ -73,6 +73,24 @@ def test_a_service_without_a_key_does_not_start_unless_that_is_asked_for(folder,
 
 
 @pytest.mark.parametrize(
+    ("uploaded", "right"),
+    [
+        (f"gs://bucket/models/toy/7-{'0' * 12}/", True),
+        ("gs://caip-tenant/1234567890/artifacts", True),
+        (f"gs://bucket/models/toy/8-{'0' * 12}", False),
+        (f"gs://bucket/models/toy/7-{'1' * 12}", False),
+    ],
+)
+def test_an_image_answers_for_no_other_version(folder, uploaded, right):
+    variables = {MODEL: str(folder), KEYS: ONE_KEY, "AIP_STORAGE_URI": uploaded}
+    if right:
+        assert read_environment(variables).served.version == "7"
+    else:
+        with pytest.raises(UsageError, match="which this image holds"):
+            read_environment(variables)
+
+
+@pytest.mark.parametrize(
     ("variables", "said"),
     [
         ({MODEL: ""}, f"{MODEL}: given nothing"),
