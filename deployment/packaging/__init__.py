@@ -1,0 +1,1 @@
+"""A registered version as a package: Bento, lock file, list of materials, Dockerfile, record."""
