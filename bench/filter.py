@@ -33,7 +33,7 @@ from bench.peer import Theirs, Timed, cpu, each  # noqa: E402
 if TYPE_CHECKING:
     from tamis.engine.base import Engine
     from tamis.scoring.filter_report import FilterReport
-    from tamis.scoring.plan import ScoresLike
+    from tamis.scoring.load import ScoresLike
 
 CORPORA = ROOT / ".tamis" / "corpora"
 TARGET_US = 150.0

@@ -15,7 +15,8 @@ from tamis.engine.local import LocalEngine
 from tamis.models.classifier import digest, read_info
 from tamis.scoring.cascade import load_cascade
 from tamis.scoring.filter_run import run_filter
-from tamis.scoring.plan import LoadScorer, SiftPlan
+from tamis.scoring.load import LoadScorer
+from tamis.scoring.plan import SiftPlan
 
 if TYPE_CHECKING:
     from bench.scoring import Prepared

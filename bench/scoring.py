@@ -40,7 +40,7 @@ from tamis.scoring.backends.choose import machine  # noqa: E402
 from tamis.scoring.backends.folder import load_backend  # noqa: E402
 from tamis.scoring.cascade import load_cascade  # noqa: E402
 from tamis.scoring.distill import Taught, part, read_taught  # noqa: E402
-from tamis.scoring.plan import LoadScorer, Scorer  # noqa: E402
+from tamis.scoring.load import LoadScorer, Scorer  # noqa: E402
 from tamis.task import Task, load_task  # noqa: E402
 
 HOME = ROOT / ".tamis" / "bench"

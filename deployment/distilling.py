@@ -32,7 +32,8 @@ from tamis.scoring.distill import (
 )
 from tamis.scoring.distill_report import DistillReport
 from tamis.scoring.filter_run import shards_fingerprint
-from tamis.scoring.plan import LoadScorer, SiftPlan
+from tamis.scoring.load import LoadScorer
+from tamis.scoring.plan import SiftPlan
 from tamis.task import Task
 
 NAME = "cascade"

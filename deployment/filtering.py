@@ -32,7 +32,8 @@ from tamis.scoring.backends.folder import export
 from tamis.scoring.cascade import Cascade, CascadeInfo, describe, load_cascade
 from tamis.scoring.filter_report import FilterReport
 from tamis.scoring.filter_run import run_filter, run_fingerprint, shards_fingerprint
-from tamis.scoring.plan import LoadScorer, SiftPlan
+from tamis.scoring.load import LoadScorer
+from tamis.scoring.plan import SiftPlan
 from tamis.scoring.settings import BackendName
 from tamis.task import Task
 

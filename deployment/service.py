@@ -1,6 +1,6 @@
 """The BentoML service: `bentoml serve deployment.service:ScoreService`.
 
-BentoML starts and watches the processes and gives health and metrics; routes and guard are ours.
+BentoML starts and watches the processes and gives health; routes, figures and guard are ours.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import Any
 import bentoml
 
 from deployment.serving.app import create_app
+from deployment.serving.connections import bound_connections
 from deployment.serving.environment import read_environment
 from deployment.serving.guard import Guard
 from deployment.serving.runtime import Runtime
+from tamis.serving.settings import RequestLimits
 
 _runtime: list[Runtime] = []
 
@@ -24,6 +26,10 @@ def _now() -> Runtime | None:
 
 def _started() -> Runtime:
     return _runtime[0]
+
+
+def _patience() -> float:
+    return (_runtime[0].settings.limits if _runtime else RequestLimits()).body_seconds
 
 
 class Score:
@@ -43,13 +49,16 @@ class Score:
         return _started().ready
 
 
+bound_connections(_patience)
 bentoml.on_startup(Score.start)
 bentoml.on_shutdown(Score.stop)
-# A line a request and a span that nobody collects cost more than the request; the figures are ours.
+# A line a request and a span that nobody collects cost more than the request. The figures are ours:
+# BentoML's have a label for every path that anybody asks for, and stand in front of the guard.
 ScoreService: Any = bentoml.service(
     Score,
     name="tamis",
     logging={"access": {"enabled": False}},
+    metrics={"enabled": False},
     tracing={"excluded_urls": ".*"},
     traffic={"timeout": 660},
 )

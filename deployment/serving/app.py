@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from deployment.serving.body import read
+from deployment.serving.metrics import exposition
 from deployment.serving.problems import Problem, as_problem
 from deployment.serving.runtime import Runtime, asked_by
 from deployment.serving.schemas import (
@@ -147,6 +149,11 @@ def _shown(app: FastAPI, runtime: Callable[[], Runtime]) -> None:
                 ),
             )
         )
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        figures, kind = await asyncio.to_thread(exposition)
+        return Response(figures, media_type=kind)
 
     @app.get("/docs.json", include_in_schema=False)
     async def schema() -> dict[str, Any]:

@@ -65,16 +65,19 @@ async def lines(request: Request, limits: RequestLimits) -> AsyncIterator[bytes 
             raise too_slow(limits.body_seconds) from None
         except ClientDisconnect:
             raise Problem(400, "gone", "The client went away.") from None
-        rest += chunk
-        *whole, last = rest.split(b"\n")
-        rest = bytearray(last)
+        if b"\n" in chunk:  # else the rest, which may be long, is not searched again
+            *whole, last = bytes(rest + chunk).split(b"\n")
+            rest = bytearray(last)
+        else:
+            whole = []
+            rest += chunk
         for line in whole:
             if skipping:
                 skipping = False
             elif len(line) > limits.body_bytes:
                 yield too_large("Bytes of a line", limits.body_bytes, "too_large")
             elif line.strip():
-                yield bytes(line)
+                yield line
         if len(rest) > limits.body_bytes:
             if not skipping:
                 yield too_large("Bytes of a line", limits.body_bytes, "too_large")

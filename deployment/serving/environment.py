@@ -24,8 +24,8 @@ LOG = "TAMIS_SERVE_LOG"
 HEALTH_ROUTE = "AIP_HEALTH_ROUTE"
 PREDICT_ROUTE = "AIP_PREDICT_ROUTE"
 STORAGE = "AIP_STORAGE_URI"
-BAKED = Path("/app/served")
-"""Where an image holds its model."""
+BAKED = Path(__file__).resolve().parents[2] / "served"
+"""Where a package holds its model: ``/app/served`` in an image."""
 _VERSION = re.compile(r"\d+-[0-9a-f]{12}")
 
 

@@ -85,6 +85,8 @@ class Guard:
             await send(message)
 
         try:
+            if len(headers) < len(scope["headers"]):
+                _check_twice(scope["headers"])
             name = self._admit(runtime, path, scope["method"], headers)
             state.update(key=name, shadow=headers.get(b"x-tamis-shadow") == b"1")
             if path in UNTIMED or path not in ASKED:
@@ -153,6 +155,14 @@ def _name_of(runtime: Runtime, path: str, headers: dict[bytes, bytes]) -> str:
             {"WWW-Authenticate": "Bearer"},
         )
     return name
+
+
+def _check_twice(headers: Headers) -> None:
+    """Refuse a second key: what stands in front may have looked at another one than this."""
+    if sum(name == b"authorization" for name, _ in headers) > 1:
+        raise Problem(
+            401, "unauthorized", "Authorization stands twice.", {"WWW-Authenticate": "Bearer"}
+        )
 
 
 def _check_body(headers: dict[bytes, bytes], most: int, *, streamed: bool) -> None:

@@ -18,6 +18,16 @@ _CHARACTERS = (30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
 _BUCKETS = 20
 
 
+def exposition() -> tuple[bytes, str]:
+    """The figures of all processes of the service, and their media type."""
+    from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+    from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+    return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
 def score_edges(scale: tuple[float, ...]) -> tuple[float, ...]:
     """Upper edges of the score histogram: equal steps over the scale."""
     low, high = scale

@@ -9,15 +9,16 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 from deployment.backend import backend_by
+from deployment.packaging.backend import backend_for_package
 from deployment.registry import Registry, Version
 from tamis.corpus.sources import ingest
 from tamis.errors import ModelError
 from tamis.fingerprint import code_fingerprint
-from tamis.machine import machine
 from tamis.models.classifier import digest, load_classifier, read_info
-from tamis.scoring.backends.choose import REFERENCE, BackendChoice
+from tamis.scoring.backends.choose import BackendChoice
 from tamis.scoring.backends.folder import export
-from tamis.scoring.plan import LoadScorer, SiftPlan
+from tamis.scoring.load import LoadScorer
+from tamis.scoring.plan import SiftPlan
 from tamis.scoring.settings import BackendName
 from tamis.serving.model import CLASSIFIER, FILE, PROBES, Probe, ServedModel
 from tamis.task import Task
@@ -79,9 +80,13 @@ def choose_backend(task: Task, source: Path, home: Path, named: str | None) -> B
     info = read_info(source)
     asked = named or task.scoring.backend
     if info.family != "encoder" or asked != "auto":
-        name = cast("BackendName", asked) if info.family == "encoder" else REFERENCE
-        reason = "It was asked for." if info.family == "encoder" else "The family has no other."
-        return BackendChoice(backend=name, reason=reason, source=digest(source), machine=machine())
+        # It passes no gate, but is measured: which of its scores have to be checked.
+        name = None if info.family != "encoder" else cast("BackendName", asked)
+
+        def documents() -> list[str]:
+            return ingest(task).texts()
+
+        return backend_for_package(source, documents, task.scoring, home, task.seed, name)
     texts = ingest(task).texts()
     plan = SiftPlan(
         model_dir=str(source),

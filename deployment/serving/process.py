@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,6 +53,8 @@ def environment(
     for name in (names.MODEL, names.LOG, names.KEYS, names.KEYS_FILE, names.SETTINGS):
         found.pop(name, None)
     found |= _QUIET | {names.MODEL: str(folder)}
+    # BentoML empties the folder of figures below its home when it starts: each process has its own.
+    found["BENTOML_HOME"] = str(Path(tempfile.gettempdir()) / f"tamis-serve-{uuid.uuid4().hex}")
     if log is not None:
         found[names.LOG] = str(log)
     if keys_file is not None:
@@ -67,6 +71,7 @@ def processes(settings: ServeSettings) -> int:
 
 _QUIET = {
     "BENTOML_DO_NOT_TRACK": "true",
+    "ORT_DISABLE_TELEMETRY": "1",
     "PYTHONPATH": str(ROOT),
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_NUM_THREADS": "1",

@@ -33,7 +33,7 @@ class LabelIn(_Body):
 
     id: Id
     label: Annotated[
-        float | str,
+        Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=1_000)],
         Field(description="A score on the task's scale, or a class.", examples=[4.0]),
     ]
 

@@ -22,7 +22,7 @@ from tamis.errors import EngineError, ModelError
 from tamis.models.backbone import file_sha256
 from tamis.scoring.audit import AuditCounts, audited
 from tamis.scoring.band import Band, Bools
-from tamis.scoring.plan import Scorer
+from tamis.scoring.load import Scorer
 from tamis.scoring.settings import BackendName, Promise
 from tamis.scoring.student import FILE as STUDENT
 from tamis.scoring.student import Student, StudentSettings, first_line, load_student

@@ -30,7 +30,8 @@ from tamis.scoring.cascade import Cascade, CascadeInfo
 from tamis.scoring.distill_report import DistillReport, StudentTrial
 from tamis.scoring.estimate import count_documents
 from tamis.scoring.filter_run import run_filter
-from tamis.scoring.plan import Scorer, SiftPlan
+from tamis.scoring.load import Scorer
+from tamis.scoring.plan import SiftPlan
 from tamis.scoring.progress import Progress
 from tamis.scoring.settings import BackendName, CascadeSettings
 from tamis.scoring.student import Student, StudentSettings, fit_folds

@@ -29,7 +29,8 @@ from tamis.errors import UsageError
 from tamis.evaluation.bootstrap import Interval
 from tamis.scoring.filter_report import FilterReport
 from tamis.scoring.filter_run import run_filter
-from tamis.scoring.plan import Scorer, SiftPlan
+from tamis.scoring.load import Scorer
+from tamis.scoring.plan import SiftPlan
 from tamis.scoring.prices import Machine
 from tamis.scoring.progress import RunState
 

@@ -2,70 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from tamis.corpus.document import Document, Quarantined
 from tamis.corpus.readers import ReadLimits, Shard, read_shard
 from tamis.corpus.settings import FilterSettings
 from tamis.corpus.writers import OutputFormat
+from tamis.scoring.load import LoadScorer, Scorer
 from tamis.task import Columns
 
 if TYPE_CHECKING:
     from tamis.scoring.cascade import Cascade
 
 
-class ScoresLike(Protocol):
-    """What a scorer says of n texts: scores and the tokens of each, both of shape (n,)."""
-
-    @property
-    def values(self) -> NDArray[np.float64]:
-        """Scores."""
-
-    @property
-    def tokens(self) -> NDArray[Any]:
-        """Tokens of the whole text."""
-
-
-class Scorer(Protocol):
-    """Anything that scores texts, such as a ``Classifier``."""
-
-    def score(self, texts: Sequence[str]) -> ScoresLike:
-        """Score texts, in order."""
-
-
-@dataclass(frozen=True)
-class LoadScorer:
-    """Loads a trained classifier from its directory, or from one prepared for a backend.
-
-    Attributes:
-        threshold: Near which a quantised backend has its scores checked.
-        margin: How near that is; 0 checks nothing.
-    """
-
-    threshold: float = 0.0
-    margin: float = 0.0
-
-    def __call__(self, model_dir: str) -> Scorer:
-        """The classifier.
-
-        Raises:
-            ModelError: The directory is damaged or not ours.
-        """
-        from tamis.models.encoder_classifier import EncoderClassifier
-        from tamis.scoring.backends.folder import load_backend
-
-        classifier = load_backend(model_dir)
-        encoder = classifier if isinstance(classifier, EncoderClassifier) else None
-        if self.margin and encoder is not None and encoder.exact is not None:
-            encoder.check_near(self.threshold, self.margin)
-        return classifier
+_SAVED = LoadScorer()
 
 
 @dataclass(frozen=True)
@@ -105,7 +60,7 @@ class SiftPlan:
     limits: ReadLimits = field(default_factory=ReadLimits)
     block: int = 512
     threads: int = 0
-    load: Callable[[str], Scorer] = LoadScorer()
+    load: Callable[[str], Scorer] = _SAVED
     sample: int = 0
     share: float = 1.0
     seed: int = 0

@@ -24,7 +24,8 @@ from tamis.corpus.exact import text_hash
 from tamis.corpus.manifest import StageFigures
 from tamis.errors import EngineError
 from tamis.scoring.audit import AuditCounts
-from tamis.scoring.plan import Scorer, ScoresLike, SiftPlan
+from tamis.scoring.load import Scorer, ScoresLike
+from tamis.scoring.plan import SiftPlan
 
 Decision = Literal["keep", "drop", "duplicate", "quarantine"]
 

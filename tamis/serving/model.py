@@ -94,7 +94,7 @@ def load_served(folder: Path | str) -> Classifier:
     Raises:
         ModelError: The folder is damaged, or its backend does not run here.
     """
-    from tamis.scoring.plan import LoadScorer
+    from tamis.scoring.load import LoadScorer
 
     served = read_served(folder)
     loaded = LoadScorer(served.threshold, served.margin)(str(Path(folder) / CLASSIFIER))

@@ -25,7 +25,7 @@ class RequestLimits(Strict):
     seconds: _Seconds = 30.0
     """From the first byte to the answer."""
     body_seconds: _Seconds = 10.0
-    """To send the body in."""
+    """To send the head of a request in, and then its body."""
 
 
 class RateLimit(Strict):

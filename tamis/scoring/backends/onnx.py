@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -179,6 +180,8 @@ class OnnxEncoder:
             ModelError: onnxruntime cannot load it.
         """
         if self._session is None:
+            # It would write a device id below the home folder, and send it.
+            os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
             import onnxruntime
 
             options = onnxruntime.SessionOptions()

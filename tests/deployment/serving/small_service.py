@@ -68,12 +68,15 @@ class Service:
 
     def memory(self):
         """Bytes that its processes hold, of their own."""
-        found = 0
+        facts = {}
         for status in Path("/proc").glob("[0-9]*/status"):
             with contextlib.suppress(OSError):
-                facts = dict(line.split(":", 1) for line in status.read_text().splitlines())
-                if int(facts["NSpgid"].split()[0]) == self.process.pid and "RssAnon" in facts:
-                    found += int(facts["RssAnon"].split()[0]) * 1024
+                lines = status.read_text().splitlines()
+                facts[int(status.parent.name)] = dict(line.split(":", 1) for line in lines)
+        ours, found = [self.process.pid], 0
+        for one in ours:
+            found += int(facts[one].get("RssAnon", "0 kB").split()[0]) * 1024
+            ours += [other for other, fact in facts.items() if int(fact["PPid"]) == one]
         return found
 
 

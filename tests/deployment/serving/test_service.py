@@ -17,7 +17,8 @@ from tamis.engine.local import LocalEngine
 from tamis.models.classifier import digest
 from tamis.scoring.backends.folder import export
 from tamis.scoring.filter_run import run_filter
-from tamis.scoring.plan import LoadScorer, SiftPlan
+from tamis.scoring.load import LoadScorer
+from tamis.scoring.plan import SiftPlan
 from tamis.serving.keys import ApiKey, hash_of, new_key, read_keys, write_keys
 from tamis.serving.model import CLASSIFIER, FILE, Probe, ServedModel
 from tests.deployment.serving.small_service import LIMITS, save_served, serving

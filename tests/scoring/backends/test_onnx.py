@@ -322,7 +322,7 @@ def test_it_runs_without_torch_and_transformers(classifier, tmp_path, backend):
     classifier.save(tmp_path / "model")
     folder = export(tmp_path / "model", backend, tmp_path / "home")
     code = (
-        "import sys, json; from tamis.scoring.plan import LoadScorer;"
+        "import sys, json; from tamis.scoring.load import LoadScorer;"
         "found = LoadScorer(2.5, 10.0)(sys.argv[1]);"
         "values = found.score(json.loads(sys.stdin.read())).values.tolist();"
         "heavy = {'torch', 'transformers', 'sklearn', 'scipy', 'pandas', 'onnx', 'ray'};"
