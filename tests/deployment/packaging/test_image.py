@@ -82,7 +82,7 @@ def test_the_environment_is_that_of_a_service_and_all_it_writes_is_below_tmp():
     ours = {"PYTHONPATH": "/app", "TOKENIZERS_PARALLELISM": None}  # the last is set by the code
     for name, value in _QUIET.items():
         assert told.get(name) == ours.get(name, value), name
-    assert told[names.MODEL] == str(names.BAKED)
+    assert told[names.MODEL] == f"/app/{names.BAKED.name}"
     assert told["HOME"].startswith("/tmp") and told["BENTOML_HOME"].startswith("/tmp")
     assert told["PYTHONDONTWRITEBYTECODE"] == "1"
     assert told["ORT_DISABLE_TELEMETRY"] == told["HF_HUB_OFFLINE"] == "1"
