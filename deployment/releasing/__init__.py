@@ -1,0 +1,1 @@
+"""Step-by-step releases: a challenger beside the champion, judged, promoted or taken back."""
