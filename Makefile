@@ -27,7 +27,7 @@ setup: $(STAMP) ## Install everything into .venv, unless it is current.
 
 $(STAMP): requirements.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; install one, or make PYTHON=/path/to/it"; exit 2; }
-	@echo "Installing $$(wc -l < requirements.txt) pinned packages into $(VENV): about 4 minutes, 3 GB."
+	@echo "Installing $$(wc -l < requirements.txt) pinned packages into $(VENV): about 5 minutes, 4 GB."
 	@$(PYTHON) -m venv $(VENV) || { echo "error: the venv module is missing; apt install python3-venv"; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input $(PIP_FLAGS) -r requirements.txt
 	@touch $@
