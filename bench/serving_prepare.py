@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,9 @@ class Prepared:
     """What is served, and to whom it is compared.
 
     Attributes:
-        served: Served folder of ``onnx-int8``.
+        served: Served folder of ``onnx-int8``, whose scores near the threshold are left as the
+            network gives them: what the peers compute.
+        checked: The same as it is served, with those scores checked in fp32.
         auto: Served folder of the backend that ``auto`` takes here.
         saved: The classifier as the registry holds it.
         texts: Documents to send, in this order.
@@ -34,6 +37,7 @@ class Prepared:
     """
 
     served: Path
+    checked: Path
     auto: Path
     saved: Path
     texts: Sequence[str]
@@ -107,7 +111,7 @@ def prepare_quick(folder: Path, documents: int) -> Prepared:
     EncoderClassifier(info, encoder, head, vectors[:2]).save(saved)
     served, auto = (_served(folder, saved, info, each) for each in ("onnx-int8", "torch"))
     low, high = task.target.scale
-    return Prepared(served, auto, saved, texts, high - low)
+    return Prepared(served, served, auto, saved, texts, high - low)
 
 
 def _served(folder: Path, saved: Path, info: object, backend: BackendName) -> Path:
@@ -132,6 +136,17 @@ def _served(folder: Path, saved: Path, info: object, backend: BackendName) -> Pa
     return target
 
 
+def _unchecked(served: Path, target: Path) -> Path:
+    """A served folder without the check of what scores near the threshold."""
+    from tamis.serving.model import CLASSIFIER, FILE, read_served
+
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(served / CLASSIFIER, target / CLASSIFIER)
+    plain = read_served(served).model_copy(update={"margin": 0.0})
+    (target / FILE).write_text(plain.model_dump_json(indent=1), "utf-8")
+    return target
+
+
 def locate(target: Path) -> None:
     """Write where the champion and its served folders are, from inside a session."""
     from deployment.session import open_session
@@ -144,8 +159,10 @@ def locate(target: Path) -> None:
 
         registry = Registry()
         version = registry.champion(task.name)
+        checked = served(task, version, session.home, "onnx-int8")
         places = {
-            "served": str(served(task, version, session.home, "onnx-int8")),
+            "served": str(_unchecked(checked, session.home / "serving" / "unchecked")),
+            "checked": str(checked),
             "auto": str(served(task, version, session.home)),
             "saved": str(registry.download(version, session.home / "models")),
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,5 +135,5 @@ def trend(seconds: Any, values: Any, seed: int = 0) -> dict[str, float]:
     }
 
 
-def _p99(latencies: Sequence[float]) -> float | None:
+def _p99(latencies: Any) -> float | None:
     return round(float(np.percentile(latencies, 99)) * 1e3, 1) if len(latencies) else None
