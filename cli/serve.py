@@ -60,8 +60,10 @@ def serve(
     for name, value in lines:
         console.print(f"  [dim]{name:<8}[/] {value}", soft_wrap=True)
     os.chdir(ROOT)
+    bento = session.home / "serving" / "bentoml" / str(port)
+    variables = environment(folder, log=log, keys_file=file, home=bento)
     arguments = command(port, host, processes(loaded.serve))
-    os.execve(arguments[0], arguments, environment(folder, log=log, keys_file=file))  # noqa: S606
+    os.execve(arguments[0], arguments, variables)  # noqa: S606
 
 
 def _check_backend(backend: str | None) -> None:

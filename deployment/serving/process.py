@@ -38,6 +38,7 @@ def environment(
     log: Path | None = None,
     keys_file: Path | None = None,
     settings: Mapping[str, object] | None = None,
+    home: Path | None = None,
     base: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The environment of a process.
@@ -47,6 +48,7 @@ def environment(
         log: Folder of the request log; None keeps none.
         keys_file: With the hashes of the keys.
         settings: Laid over those of the served model.
+        home: Folder for BentoML's own files, of this process alone; a temporary one by default.
         base: What else it sees; this process's environment by default.
     """
     found = dict(os.environ if base is None else base)
@@ -54,7 +56,8 @@ def environment(
         found.pop(name, None)
     found |= _QUIET | {names.MODEL: str(folder)}
     # BentoML empties the folder of figures below its home when it starts: each process has its own.
-    found["BENTOML_HOME"] = str(Path(tempfile.gettempdir()) / f"tamis-serve-{uuid.uuid4().hex}")
+    temporary = Path(tempfile.gettempdir()) / f"tamis-serve-{uuid.uuid4().hex}"
+    found["BENTOML_HOME"] = str(home or temporary)
     if log is not None:
         found[names.LOG] = str(log)
     if keys_file is not None:
