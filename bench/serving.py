@@ -86,6 +86,7 @@ def ours(name: str, served: Path, folder: Path) -> Service:
     variables = environment(
         served, log=folder / f"{name}-log", keys_file=file, settings=SETTINGS, base={}
     )
+    variables["BENTOML_HOME"] = str(folder / f"{name}-bento")
     # The port is put in when it is known.
     line = command(0, processes=processes(read_served(served).settings))
     line[line.index("--port") + 1] = "{port}"
