@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.options import DryRun, ModelVersion, Settings, StackName, TaskName
+
+if TYPE_CHECKING:
+    from tamis.scoring.settings import BackendName
 
 
 def serve(
@@ -34,7 +37,7 @@ def serve(
     from cli.plan import console, prepare, show_plan
 
     loaded = prepare(task, stack, settings, None)
-    _check_backend(backend)
+    named = _backend(backend)
     from deployment.session import open_session
 
     with open_session(stack) as session:
@@ -55,7 +58,7 @@ def serve(
             return
         _require_key(file, loaded.serve.auth)
         with console.status("preparing the model"):
-            folder = make(loaded, chosen, session.home, backend)
+            folder = make(loaded, chosen, session.home, named)
     console.print(f"[green]✓[/] {loaded.name} version {chosen.version} from {folder.name}")
     for name, value in lines:
         console.print(f"  [dim]{name:<8}[/] {value}", soft_wrap=True)
@@ -66,20 +69,21 @@ def serve(
     os.execve(arguments[0], arguments, variables)  # noqa: S606
 
 
-def _check_backend(backend: str | None) -> None:
-    """Refuse what is no backend.
+def _backend(given: str | None) -> BackendName | None:
+    """The backend that was asked for.
 
     Raises:
         UsageError: It is none.
     """
-    from typing import get_args
+    from typing import cast, get_args
 
     from tamis.errors import UsageError
     from tamis.scoring.settings import BackendName
 
     names = get_args(BackendName)
-    if backend is not None and backend not in names:
-        raise UsageError(f"--backend: given {backend!r}; allowed: {', '.join(names)}")
+    if given is not None and given not in names:
+        raise UsageError(f"--backend: given {given!r}; allowed: {', '.join(names)}")
+    return cast("BackendName | None", given)
 
 
 def _require_key(file: Path, auth: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import bentoml
 
 from deployment.serving.app import create_app
+from deployment.serving.bento import without_timers
 from deployment.serving.connections import bound_connections
 from deployment.serving.environment import read_environment
 from deployment.serving.guard import Guard
@@ -50,6 +51,7 @@ class Score:
 
 
 bound_connections(_patience)
+without_timers()
 bentoml.on_startup(Score.start)
 bentoml.on_shutdown(Score.stop)
 # A line a request and a span that nobody collects cost more than the request. The figures are ours:
@@ -60,7 +62,6 @@ ScoreService: Any = bentoml.service(
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
     tracing={"excluded_urls": ".*"},
-    traffic={"timeout": 660},
 )
 ScoreService.mount_asgi_app(create_app(_started))
 ScoreService.add_asgi_middleware(Guard, runtime=_now)

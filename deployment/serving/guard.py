@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployment.serving.problems import Headers, Problem, as_problem, busy, too_large
+from tamis.serving.rate import RateLimiter
 
 if TYPE_CHECKING:
     from deployment.serving.runtime import Runtime
@@ -57,7 +56,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, runtime: Callable[[], Runtime | None]) -> None:
         self.app, self._runtime = app, runtime
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._limiter: RateLimiter | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -130,12 +129,10 @@ class Guard:
 
     def _check_rate(self, runtime: Runtime, name: str) -> None:
         most = runtime.settings.rate.requests_per_minute
-        if not most:
-            return
-        item = RateLimitItemPerMinute(most)
-        if not self._limiter.hit(item, name):
-            reset = self._limiter.get_window_stats(item, name).reset_time
-            wait = min(60, max(1, round(reset - time.time())))
+        if self._limiter is None:
+            self._limiter = RateLimiter(most)
+        if seconds := self._limiter.take(name):
+            wait = math.ceil(seconds)
             message = f"This key may ask {most:,} times a minute; try again in {wait} s."
             raise Problem(429, "too_often", message, {"Retry-After": str(wait)})
 

@@ -6,7 +6,6 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 from deployment.backend import backend_by
 from deployment.packaging.backend import backend_for_package
@@ -14,6 +13,7 @@ from deployment.registry import Registry, Version
 from tamis.corpus.sources import ingest
 from tamis.errors import ModelError
 from tamis.fingerprint import code_fingerprint
+from tamis.machine import gpu_name
 from tamis.models.classifier import digest, load_classifier, read_info
 from tamis.scoring.backends.choose import BackendChoice
 from tamis.scoring.backends.folder import export
@@ -26,15 +26,14 @@ from tamis.task import Task
 _CODE = ("tamis/**/*.py", "deployment/**/*.py")
 
 
-def prepare(task: Task, version: Version, home: Path, backend: str | None = None) -> Path:
+def prepare(task: Task, version: Version, home: Path, backend: BackendName | None = None) -> Path:
     """A folder for ``TAMIS_SERVE_MODEL``, made once for each version, backend and settings.
 
     Args:
         task: Its sections ``serve`` and ``scoring`` say how.
         version: Of the task's model.
         home: Folder of the stack's local files.
-        backend: That scores; None leaves it to the task, whose ``auto`` takes the fastest of this
-            machine that passes the gate on the task's labelled documents.
+        backend: That scores; None leaves it to the task.
 
     Returns:
         The folder.
@@ -71,23 +70,26 @@ def prepare(task: Task, version: Version, home: Path, backend: str | None = None
     return target
 
 
-def choose_backend(task: Task, source: Path, home: Path, named: str | None) -> BackendChoice:
+def choose_backend(
+    task: Task, source: Path, home: Path, named: BackendName | None
+) -> BackendChoice:
     """The backend that serves a saved classifier, and why.
 
+    A service scores request by request, where a filter scores in batches: what is fastest there
+    need not be here. So ``auto`` is the fastest by measurement on a GPU only, and elsewhere what a
+    package takes.
+
     Raises:
-        ModelError: The classifier cannot be loaded.
+        ModelError: The classifier cannot be loaded, or the backend that was named does not run.
     """
     info = read_info(source)
-    asked = named or task.scoring.backend
-    if info.family != "encoder" or asked != "auto":
-        # It passes no gate, but is measured: which of its scores have to be checked.
-        name = None if info.family != "encoder" else cast("BackendName", asked)
 
-        def documents() -> list[str]:
-            return ingest(task).texts()
+    def documents() -> list[str]:
+        return ingest(task).texts()
 
-        return backend_for_package(source, documents, task.scoring, home, task.seed, name)
-    texts = ingest(task).texts()
+    free = named is None and task.scoring.backend == "auto" and info.family == "encoder"
+    if not free or gpu_name() is None:
+        return backend_for_package(source, documents, task.scoring, home, task.seed, named)
     plan = SiftPlan(
         model_dir=str(source),
         output="",
@@ -95,6 +97,7 @@ def choose_backend(task: Task, source: Path, home: Path, named: str | None) -> B
         scale=info.target.scale,
         model_version=task.name,
     )
+    texts = documents()
     reference = load_classifier(source).score(texts).values
     return backend_by(plan, texts, reference, task.scoring, home, task.seed)
 

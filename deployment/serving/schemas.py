@@ -62,7 +62,7 @@ class PredictRequest(BaseModel):
 class ModelName(BaseModel):
     """Which model answered."""
 
-    task: Annotated[str, Field(examples=["edu_quality"])]
+    task: Annotated[str, Field(examples=["my_quality"])]
     version: Annotated[str, Field(examples=["3"])]
     digest: Annotated[str, Field(description="sha256 over the registered model's files.")]
 

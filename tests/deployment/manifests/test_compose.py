@@ -147,7 +147,7 @@ def test_images_agree(compose):
     written = re.findall(r"(?:HOME|BENTOML_HOME)=(\S+)", image)
     assert written
     assert all(path == "/tmp" or path.startswith("/tmp/") for path in written)
-    assert str(environment.BAKED) == re.search(r"TAMIS_SERVE_MODEL=(\S+)", image).group(1)
+    assert f"/app/{environment.BAKED.name}" == re.search(r"TAMIS_SERVE_MODEL=(\S+)", image).group(1)
 
 
 class Upstream(http.server.BaseHTTPRequestHandler):
