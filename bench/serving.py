@@ -46,7 +46,7 @@ SETTINGS: Mapping[str, Any] = {"rate": {"requests_per_minute": 1_000_000}}
 FORMS = {
     "tamis": "keys, limits, rate limit, request log, metrics; onnx-int8",
     "tamis-checked": "the same with scores near the threshold checked in fp32",
-    "tamis-auto": "the same with the backend that auto takes here",
+    "tamis-bf16": "the same in bfloat16 by torch, which filter takes on this kind of machine",
     "fastapi": "def endpoint, threads bounded to cores + 1, uvicorn; the same int8 export",
     "mlflow": "mlflow models serve, pyfunc with type hints; the same int8 export",
     "mlflow-torch": "mlflow models serve, the classifier as the registry holds it, in torch",
@@ -60,7 +60,7 @@ def services(made: Prepared, folder: Path) -> dict[str, Callable[[], Service]]:
         "fastapi": lambda: bare(made),
         "mlflow": lambda: mlflow("mlflow", made.export, folder),
         "tamis-checked": lambda: ours("tamis-checked", made.checked, folder),
-        "tamis-auto": lambda: ours("tamis-auto", made.auto, folder),
+        "tamis-bf16": lambda: ours("tamis-bf16", made.bf16, folder),
         "mlflow-torch": lambda: mlflow("mlflow-torch", made.saved, folder),
     }
 
@@ -253,7 +253,6 @@ def facts(made: Prepared) -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
-        "auto": read_served(made.auto).backend,
         "margin_checked": round(read_served(made.checked).margin, 4),
         "documents": len(lengths),
         "median_characters": int(statistics.median(lengths)),
@@ -302,7 +301,7 @@ def main() -> None:
             print(json.dumps({k: v for k, v in result.items() if k != "samples"}, indent=1))
         else:
             peers = ("tamis", "fastapi", "mlflow")
-            more = () if given.quick else ("tamis-checked", "tamis-auto", "mlflow-torch")
+            more = () if given.quick else ("tamis-checked", "tamis-bf16", "mlflow-torch")
             counts = (1, 4) if given.quick else (1, 16, 64)
             cells: dict[Cell, Sequence[str]] = {(count, 1): peers for count in counts}
             cells[counts[1], 1] = (*peers, *more)

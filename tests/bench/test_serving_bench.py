@@ -141,4 +141,4 @@ def test_what_was_not_reached_is_told():
     ]  # fmt: skip
     other = row("tamis", 95.0, times_fastapi=0.95, score_difference=0.01)
     assert "a score differs" in missed([other, bare, slow])[0]
-    assert missed([row("tamis-auto", 95.0, score_difference=0.01)]) == []
+    assert missed([row("tamis-bf16", 95.0, score_difference=0.01)]) == []
