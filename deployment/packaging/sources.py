@@ -11,6 +11,8 @@ from pathlib import Path
 OURS = ("cli", "deployment", "materializers", "pipelines", "steps", "tamis")
 """Top-level packages of this project."""
 SERVICE = "deployment.service"
+_NOT_SERVED = ("tamis.monitoring.windows", "tamis.monitoring.window_files", "tamis.corpus.store")
+"""Modules that functions import which no service calls: they read windows of the request log."""
 _BESIDE = ("deployment/serving",)
 """Folders whose other files (the page) are needed, too."""
 
@@ -80,7 +82,7 @@ def _follow(root: Path, module: str, deep: bool, at_top: set[str], below: set[st
         waiting += [name.rpartition(".")[0]] if "." in name else []
         for imported, within in _imports(ast.parse(file.read_text("utf-8"))):
             top = imported.split(".")[0]
-            if within and not deep:
+            if within and (not deep or imported.startswith(_NOT_SERVED)):
                 continue
             if top in OURS:
                 waiting.append(imported)
