@@ -88,7 +88,7 @@ def choose_backend(
         return ingest(task).texts()
 
     free = named is None and task.scoring.backend == "auto" and info.family == "encoder"
-    if not free or gpu_name() is None:
+    if not free or not gpu_name():
         return backend_for_package(source, documents, task.scoring, home, task.seed, named)
     plan = SiftPlan(
         model_dir=str(source),
