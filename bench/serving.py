@@ -77,7 +77,8 @@ def bare(made: Prepared) -> Service:
 
 def ours(name: str, served: Path, folder: Path) -> Service:
     """The service of this project, with its safety on."""
-    from deployment.serving.process import command, environment, processes
+    from deployment.serving.process import command, environment
+    from deployment.serving.runtime import processes_of
     from tamis.serving.keys import ApiKey, hash_of, new_key, write_keys
     from tamis.serving.model import read_served
 
@@ -88,7 +89,7 @@ def ours(name: str, served: Path, folder: Path) -> Service:
     )
     variables["BENTOML_HOME"] = str(folder / f"{name}-bento")
     # The port is put in when it is known.
-    line = command(0, processes=processes(read_served(served).settings))
+    line = command(0, processes=processes_of(read_served(served).settings))
     line[line.index("--port") + 1] = "{port}"
     return Service(name, line, variables, "/readyz", "/score", keys[-1])
 

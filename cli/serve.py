@@ -43,7 +43,8 @@ def serve(
     with open_session(stack) as session:
         from deployment.registry import Registry
         from deployment.serving.prepare import prepare as make
-        from deployment.serving.process import ROOT, command, environment, processes
+        from deployment.serving.process import ROOT, command, environment
+        from deployment.serving.runtime import processes_of
 
         chosen = Registry().get(loaded.name, version or "champion")
         file = keys or session.home / "serving" / "keys.json"
@@ -65,7 +66,7 @@ def serve(
     os.chdir(ROOT)
     bento = session.home / "serving" / "bentoml" / str(port)
     variables = environment(folder, log=log, keys_file=file, home=bento)
-    arguments = command(port, host, processes(loaded.serve))
+    arguments = command(port, host, processes_of(loaded.serve))
     os.execve(arguments[0], arguments, variables)  # noqa: S606
 
 

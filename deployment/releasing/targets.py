@@ -46,7 +46,8 @@ def make_target(
 def _local(task: Task, session: Session, settings: ReleaseSettings) -> Target:
     from deployment.releasing.local import LocalTarget, ServiceLimits
     from deployment.releasing.processes import Program
-    from deployment.serving.process import ROOT, command, environment, processes
+    from deployment.serving.process import ROOT, command, environment
+    from deployment.serving.runtime import processes_of
 
     serving = session.home / "serving"
     home = serving / "local" / task.name
@@ -56,10 +57,9 @@ def _local(task: Task, session: Session, settings: ReleaseSettings) -> Target:
     base = {key: value for key, value in os.environ.items() if not key.startswith(_PRIVATE)}
 
     def program(version: str, folder: Path, port: int) -> Program:
-        seen = environment(folder, log=log, keys_file=keys, base=base)
-        # BentoML keeps the figures of all processes of one home together.
-        seen["BENTOML_HOME"] = str(home / "versions" / version / "bentoml")
-        return Program(command(port, processes=processes(task.serve)), seen, ROOT)
+        bento = home / "versions" / version / "bentoml"
+        seen = environment(folder, log=log, keys_file=keys, home=bento, base=base)
+        return Program(command(port, processes=processes_of(task.serve)), seen, ROOT)
 
     limits = task.serve.limits
     through = ServiceLimits(limits.body_bytes, limits.seconds, limits.body_seconds)

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deployment.serving import environment as names
-from deployment.serving.runtime import processes_of
-from tamis.serving.settings import ServeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE = "deployment.service:ScoreService"
@@ -65,11 +63,6 @@ def environment(
     if settings:
         found[names.SETTINGS] = json.dumps(settings)
     return found
-
-
-def processes(settings: ServeSettings) -> int:
-    """Worker processes of a service."""
-    return processes_of(settings)
 
 
 _QUIET = {

@@ -9,6 +9,14 @@ import time
 from collections import Counter
 
 
+def until(true, seconds=20.0):
+    """Wait for what another process does."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def ask(port, text, path="/score", headers=(), connection=None, **more):
     """One request: status, answer and headers."""
     own = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=10)

@@ -10,7 +10,7 @@ import pytest
 
 from deployment.releasing.processes import free_port
 from tamis.errors import EngineError, OutputBusy, UsageError
-from tests.deployment.releasing.load import Load, ask
+from tests.deployment.releasing.load import Load, ask, until
 
 
 def nothing_lost(load):
@@ -289,7 +289,8 @@ def test_the_front_answers_in_the_form_of_the_service(make_stand):
     assert (get(stand.port, "/readyz"), get(stand.port, "/tamis-shadow")) == (200, 404)
     stand.target.measure(True)
     ask(stand.port, "a secret text")
-    assert stand.target.observe("1").requests == 1
+    # nginx writes the line after the answer has gone out.
+    until(lambda: stand.target.observe("1").requests == 1)
     logs = (stand.folder / "serving" / "nginx").rglob("*")
     assert not any(b"secret" in file.read_bytes() for file in logs if file.is_file())
     # What a client says of shadows is not passed on.
