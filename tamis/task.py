@@ -30,6 +30,7 @@ from tamis.evaluation.behaviour_settings import BehaviourSettings, with_cases
 from tamis.evaluation.card_settings import CardSettings
 from tamis.models.preparation import PreparationStep
 from tamis.models.settings import EncoderSettings, ModelSettings, PathBackbone
+from tamis.monitoring.settings import MonitorSettings
 from tamis.scoring.settings import ScoringSettings
 from tamis.serving.release_settings import ReleaseSettings
 from tamis.serving.settings import ServeSettings
@@ -210,6 +211,7 @@ class Task(Strict):
     card: CardSettings = CardSettings()
     serve: ServeSettings = ServeSettings()
     release: ReleaseSettings = ReleaseSettings()
+    monitor: MonitorSettings = MonitorSettings()
 
     @model_validator(mode="after")
     def _threshold_on_scale(self) -> Task:

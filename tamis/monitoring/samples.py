@@ -1,0 +1,69 @@
+"""Documents as the tests of drift see them: one row a document, no more than each test needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+Words = Any
+"""A sparse matrix (n, WORDS) of 0 and 1: which hashed words a document has."""
+WORDS = 4_096
+Strings = NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some documents of a reference or of a window; what is not known of them is None.
+
+    Attributes:
+        ids: Of the documents (n,).
+        scores: The model's scores (n,), NaN where there is none.
+        characters: Lengths (n,).
+        languages: ISO 639-1 codes (n,), empty where not known.
+        sources: Where they came from (n,).
+        groups: Documents of one page or module have the same (n,): they come together.
+        vectors: The encoder's vectors (n, d).
+        words: Which hashed words they have (n, WORDS).
+    """
+
+    ids: Strings
+    scores: NDArray[np.float64]
+    characters: NDArray[np.int64]
+    languages: Strings
+    sources: Strings
+    groups: Strings
+    vectors: NDArray[np.float32] | None = None
+    words: Words | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: NDArray[np.intp]) -> Sample:
+        """Some of the documents, in this order."""
+        held: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        return Sample(**{k: None if v is None else v[rows] for k, v in held.items()})
+
+    def at_most(self, most: int, seed: int) -> Sample:
+        """A seeded sample of no more than so many, in their order."""
+        if len(self) <= most:
+            return self
+        rows = np.random.default_rng(seed).choice(len(self), most, replace=False)
+        return self.take(np.sort(rows))
+
+
+def hashed_words(texts: Sequence[str]) -> csr_matrix:
+    """Which hashed words each text has (n, WORDS): lower case, two letters and more."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    hashing = HashingVectorizer(
+        n_features=WORDS, binary=True, norm=None, alternate_sign=False, dtype=np.float32
+    )
+    found: csr_matrix = hashing.transform(texts).tocsr()
+    return found
