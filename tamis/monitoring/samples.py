@@ -47,8 +47,8 @@ class Sample:
 
     def take(self, rows: NDArray[np.intp]) -> Sample:
         """Some of the documents, in this order."""
-        held: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
-        return Sample(**{k: None if v is None else v[rows] for k, v in held.items()})
+        held = [getattr(self, each.name) for each in fields(self)]
+        return Sample(*(None if values is None else values[rows] for values in held))
 
     def at_most(self, most: int, seed: int) -> Sample:
         """A seeded sample of no more than so many, in their order."""
