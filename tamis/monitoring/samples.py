@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,8 +47,16 @@ class Sample:
 
     def take(self, rows: NDArray[np.intp]) -> Sample:
         """Some of the documents, in this order."""
-        held = [getattr(self, each.name) for each in fields(self)]
-        return Sample(*(None if values is None else values[rows] for values in held))
+        return Sample(
+            ids=self.ids[rows],
+            scores=self.scores[rows],
+            characters=self.characters[rows],
+            languages=self.languages[rows],
+            sources=self.sources[rows],
+            groups=self.groups[rows],
+            vectors=None if self.vectors is None else self.vectors[rows],
+            words=None if self.words is None else self.words[rows],
+        )
 
     def at_most(self, most: int, seed: int) -> Sample:
         """A seeded sample of no more than so many, in their order."""
