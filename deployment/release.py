@@ -13,9 +13,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from deployment.ledger import Ledger, promote, reasons_of, refuse
+from deployment.profiles import PROFILE, keep_profile
 from deployment.registry import Alias, Registry, Version, log_run
 from tamis import html
-from tamis.corpus.dataset import Dataset, DatasetInfo
+from tamis.corpus.dataset import Dataset
 from tamis.corpus.split import Assignment
 from tamis.decision import Decision, Reason
 from tamis.evaluation import plots
@@ -27,6 +28,7 @@ from tamis.evaluation.gate import decide
 from tamis.fingerprint import code_fingerprint, pipeline_fingerprint
 from tamis.models.classifier import Classifier, as_dict, load_classifier
 from tamis.models.train import TrainingLog
+from tamis.monitoring.profile import ReferenceProfile, profile_of
 from tamis.task import Task
 
 CODE = ("**/*.py",)
@@ -40,7 +42,7 @@ class Made:
     classifier: Classifier
     evaluation: Evaluation
     log: TrainingLog
-    data: DatasetInfo
+    documents: Dataset
     split: Assignment
     behaviour: BehaviourReport | None = None
 
@@ -191,7 +193,7 @@ def _register(registry: Registry, made: Made, decision: Decision) -> tuple[Versi
     code = code_fingerprint(CODE)
     tags = {
         "gate": "passed" if decision.passed else "refused",
-        "data_fingerprint": made.data.fingerprint,
+        "data_fingerprint": made.documents.info.fingerprint,
         "task_fingerprint": task.fingerprint(),
         "code_version": code,
         "pipeline_code": pipeline_fingerprint(),
@@ -207,8 +209,16 @@ def _register(registry: Registry, made: Made, decision: Decision) -> tuple[Versi
         version, new = registry.register(task.name, folder, tags, summary)
     if not new and decision.passed:
         registry.tag(version, {"gate": tags["gate"]})
+    if PROFILE not in version.tags:
+        keep_profile(registry, version, _profile(made))
     _log(made, _card(made, version), code)
     return version, new
+
+
+def _profile(made: Made) -> ReferenceProfile:
+    return profile_of(
+        made.classifier, made.documents, made.split, made.evaluation, made.log, made.task.metric
+    )
 
 
 def _state(report: BehaviourReport) -> str:
@@ -218,7 +228,7 @@ def _state(report: BehaviourReport) -> str:
 def _known(made: Made, code: str) -> Known:
     return Known(
         info=made.classifier.info,
-        data=made.data,
+        data=made.documents.info,
         assignment=made.split,
         evaluation=made.evaluation,
         log=made.log,
@@ -251,7 +261,7 @@ def _log(made: Made, card: ModelCard, code: str) -> None:
         "evaluation.json": evaluation.model_dump_json(indent=1),
         "training.html": made.log.to_html(),
         "task.json": made.task.model_dump_json(indent=1),
-        "data.json": made.data.model_dump_json(indent=1),
+        "data.json": made.documents.info.model_dump_json(indent=1),
         "MODEL_CARD.md": card.to_markdown(),
         "model_card.html": card.to_html(),
         "model_card.json": json.dumps(card.facts(), indent=1),

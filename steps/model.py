@@ -79,6 +79,6 @@ def register(
     behaviour: BehaviourReport | None = None,
 ) -> tuple[Annotated[release.Registered, "registered"], Annotated[ModelCard, "model_card"]]:
     """Register the model with all that is known of it; the gate decides its alias."""
-    made = release.Made(task, classifier, evaluation, log, documents.info, split, behaviour)
+    made = release.Made(task, classifier, evaluation, log, documents, split, behaviour)
     registered = release.register(made, decision, ledger)
     return registered, release.card(made, registered)

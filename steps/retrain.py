@@ -88,6 +88,6 @@ def promote_or_refuse(
     behaviour: BehaviourReport | None = None,
 ) -> tuple[Annotated[release.Registered, "registered"], Annotated[ModelCard, "model_card"]]:
     """Register the challenger; make it champion if the comparison says so."""
-    made = release.Made(task, challenger, evaluation, log, documents.info, split, behaviour)
+    made = release.Made(task, challenger, evaluation, log, documents, split, behaviour)
     registered = release.settle(made, decision, ledger)
     return registered, release.card(made, registered)

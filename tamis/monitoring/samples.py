@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -66,12 +67,25 @@ class Sample:
         return self.take(np.sort(rows))
 
 
+_WORD = re.compile(r"\w\w+")
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a text: lower case, two letters and more."""
+    return set(_WORD.findall(text.lower()))
+
+
 def hashed_words(texts: Sequence[str]) -> csr_matrix:
-    """Which hashed words each text has (n, WORDS): lower case, two letters and more."""
+    """Which hashed words each text has (n, WORDS)."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
     hashing = HashingVectorizer(
-        n_features=WORDS, binary=True, norm=None, alternate_sign=False, dtype=np.float32
+        analyzer=words_of,
+        n_features=WORDS,
+        binary=True,
+        norm=None,
+        alternate_sign=False,
+        dtype=np.float32,
     )
     found: csr_matrix = hashing.transform(texts).tocsr()
     return found
