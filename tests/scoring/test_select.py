@@ -46,7 +46,7 @@ def rows(out, part="kept"):
     return {(row["shard"], row["row"]): row for row in read_output(out, part, verify=True)}
 
 
-@pytest.mark.parametrize("threshold", [1.0, 3.0, 4.5])
+@pytest.mark.parametrize("threshold", [1.0, 3.0])
 def test_the_same_as_a_filter_with_that_threshold(scored, tmp_path, threshold):
     _source, _before, settings, corpus = scored
     out, selection = run(scored, tmp_path, "threshold", threshold)
