@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 MOST = 4_000
 """Documents of a profile; a seeded sample of more."""
+LEAST_FRESH = 200
+"""Documents of a newest window that are enough to compare others with."""
 MOST_WORDS = 20_000
 _FACTS, _DOCUMENTS, _ARRAYS, _WORDS = (
     "profile.json", "documents.parquet", "arrays.safetensors", "words.json"
@@ -78,6 +80,8 @@ class ReferenceProfile:
             making of (test, cross-validation, no label), NaN where there is none such.
         labels: Encoded labels (n,), NaN where there is none.
         held_out: Test documents and those without a label (n,).
+        fresh: Documents of the window that the model was last retrained on, or that was accepted
+            as what is normal (n,).
         words: In how many of the documents each common word is.
     """
 
@@ -85,7 +89,16 @@ class ReferenceProfile:
     sample: Sample
     labels: NDArray[np.float64]
     held_out: NDArray[np.bool_]
+    fresh: NDArray[np.bool_]
     words: Mapping[str, int]
+
+    def current(self) -> Sample:
+        """What windows are compared with: the newest window known, if there is enough of it.
+
+        Old documents are replayed in training, but traffic that has moved on does not come back.
+        """
+        enough = int(self.fresh.sum()) >= LEAST_FRESH
+        return self.sample.take(np.flatnonzero(self.fresh)) if enough else self.sample
 
     @property
     def threshold(self) -> float:
@@ -112,7 +125,8 @@ class ReferenceProfile:
         folder.mkdir(parents=True, exist_ok=True)
         one = self.sample
         table = {name: getattr(one, name) for name in _COLUMNS}
-        rows = pa.table(table | {"labels": self.labels, "held_out": self.held_out})
+        more = {"labels": self.labels, "held_out": self.held_out, "fresh": self.fresh}
+        rows = pa.table(table | more)
         pq.write_table(rows, folder / _DOCUMENTS, compression="zstd")
         arrays: dict[str, NDArray[np.generic]] = {}
         if one.vectors is not None:
@@ -153,11 +167,13 @@ def load_profile(folder: Path) -> ReferenceProfile:
             words=_words(arrays, table.num_rows),
         )
         labels = table["labels"].to_numpy().astype(np.float64)
-        held_out = np.array(table["held_out"].to_pylist(), dtype=bool)
+        held_out, fresh = (
+            np.array(table[name].to_pylist(), dtype=bool) for name in ("held_out", "fresh")
+        )
     except (OSError, KeyError, ValueError, pa.ArrowException, SafetensorError) as error:
         told = type(error).__name__ if isinstance(error, ValidationError) else error
         raise ModelError(f"reference profile {folder}: {str(told).splitlines()[0]}") from None
-    return ReferenceProfile(facts, sample, labels, held_out, words)
+    return ReferenceProfile(facts, sample, labels, held_out, fresh, words)
 
 
 def profile_of(
@@ -167,6 +183,7 @@ def profile_of(
     evaluation: Evaluation,
     log: TrainingLog,
     metric: str,
+    window: Collection[str] = (),
     progress: Progress | None = None,
 ) -> ReferenceProfile:
     """The profile of a model that has just been trained and judged.
@@ -179,12 +196,14 @@ def profile_of(
         log: Of the training; the scores of the other labelled documents are taken from its
             cross-validation.
         metric: Metric of record.
+        window: Ids of the documents of the window that it was retrained on.
         progress: Told how many documents were embedded.
     """
     info = classifier.info
-    kept = _sampled(documents, info.seed)
+    kept = _sampled(documents, set(window), info.seed)
     texts, ids = kept.texts(), kept.strings("id")
     held_out = np.isin(ids, split.sides["test"]) | np.isnan(kept.labels)
+    fresh = np.isin(ids, list(window))
     vectors, _ = classifier.embed(texts, progress)
     common: Counter[str] = Counter(word for text in texts for word in words_of(text))
     sample = Sample(
@@ -207,7 +226,7 @@ def profile_of(
         performance={str(name): figure for name, figure in evaluation.model.figures.items()},
     )
     return ReferenceProfile(
-        facts, sample, kept.labels, held_out, dict(common.most_common(MOST_WORDS))
+        facts, sample, kept.labels, held_out, fresh, dict(common.most_common(MOST_WORDS))
     )
 
 
@@ -237,8 +256,8 @@ def profile_of_classifier(classifier: Classifier, metric: str) -> ReferenceProfi
         scale=info.target.scale,
         metric=metric,
     )
-    unknown = np.full(size, np.nan)
-    return ReferenceProfile(facts, sample, unknown, np.zeros(size, dtype=bool), {})
+    unknown, none = np.full(size, np.nan), np.zeros(size, dtype=bool)
+    return ReferenceProfile(facts, sample, unknown, none, none, {})
 
 
 def fingerprint(folder: Path) -> str:
@@ -258,13 +277,18 @@ def languages_of(texts: list[str]) -> NDArray[np.str_]:
     return np.array([identify(text)[0] for text in texts], dtype=str)
 
 
-def _sampled(documents: Dataset, seed: int) -> Dataset:
-    """A seeded sample by content, whatever the order of the documents."""
+def _sampled(documents: Dataset, window: set[str], seed: int) -> Dataset:
+    """A seeded sample by content, whatever the order; half of it the window's, if it has many."""
     if len(documents) <= MOST:
         return documents
-    marks = documents.strings("sha256")
-    drawn = [hashlib.sha256(f"{seed} {mark}".encode()).digest() for mark in marks.tolist()]
-    rows = sorted(range(len(drawn)), key=drawn.__getitem__)[:MOST]
+    marks = zip(documents.strings("id").tolist(), documents.strings("sha256").tolist(), strict=True)
+    drawn = [
+        (name in window, hashlib.sha256(f"{seed} {mark}".encode()).digest()) for name, mark in marks
+    ]
+    ranked = sorted(range(len(drawn)), key=lambda row: drawn[row][1])
+    new, old = ([row for row in ranked if drawn[row][0] is come] for come in (True, False))
+    of_new = min(len(new), max(MOST // 2, MOST - len(old)))
+    rows = new[:of_new] + old[: MOST - of_new]
     return documents.take(np.sort(np.array(rows)))
 
 

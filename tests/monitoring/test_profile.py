@@ -81,3 +81,24 @@ def test_a_model_without_a_profile_has_vectors_and_scores(made):
     profile = profile_of_classifier(model, "spearman")
     np.testing.assert_array_equal(profile.sample.vectors, model.reference)
     assert not profile.held_out.any() and not profile.performance
+
+
+def test_windows_are_compared_with_the_newest_window_if_it_is_large_enough(made, monkeypatch):
+    given = made[0]
+    new = [f"doc{row}" for row in range(40, 60)]
+    profile = profile_of(*given, window=new)
+    assert sorted(profile.sample.ids[profile.fresh].tolist()) == sorted(new)
+    assert len(profile.current()) == len(profile.sample)
+    monkeypatch.setattr("tamis.monitoring.profile.LEAST_FRESH", 20)
+    assert sorted(profile.current().ids.tolist()) == sorted(new)
+
+
+def test_a_sample_of_many_holds_both_periods_and_knows_no_order(made, monkeypatch):
+    model, documents, *rest = made[0]
+    monkeypatch.setattr("tamis.monitoring.profile.MOST", 20)
+    new = [f"doc{row}" for row in range(45)]
+    profile = profile_of(model, documents, *rest, window=new)
+    assert (len(profile.sample), int(profile.fresh.sum())) == (20, 10)
+    turned = documents.take(np.arange(len(documents))[::-1])
+    again = profile_of(model, turned, *rest, window=new)
+    assert sorted(again.sample.ids.tolist()) == sorted(profile.sample.ids.tolist())
