@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from tamis.config import Strict
-from tamis.errors import ModelError
+from tamis.errors import DataError, ModelError
 from tamis.evaluation.bootstrap import Interval
 from tamis.monitoring.samples import WORDS, Sample, hashed_words, words_of
 
@@ -227,6 +227,39 @@ def profile_of(
     )
     return ReferenceProfile(
         facts, sample, kept.labels, held_out, fresh, dict(common.most_common(MOST_WORDS))
+    )
+
+
+def accepting(
+    profile: ReferenceProfile, window: Sample, texts: Sequence[str] | None
+) -> ReferenceProfile:
+    """The profile in which a window is what later ones are compared with.
+
+    The figures and labels behind the model stay; an earlier accepted window goes.
+
+    Args:
+        profile: Of the model.
+        window: That somebody looked at and found to be as it should be.
+        texts: Of the window, for its words.
+
+    Raises:
+        DataError: It is too small, or has no vectors where the profile has some.
+    """
+    if len(window) < LEAST_FRESH:
+        raise DataError(f"--accept: a window of {len(window)} documents; at least {LEAST_FRESH}")
+    if profile.sample.vectors is not None and window.vectors is None:
+        raise DataError("--accept: a window without vectors; the log keeps no text or embedding")
+    labelled = np.flatnonzero(~profile.fresh | np.isfinite(profile.labels))
+    old, size = profile.sample.take(labelled), len(window)
+    words = Counter(profile.words)
+    words.update(word for text in texts or () for word in words_of(text))
+    return ReferenceProfile(
+        facts=profile.facts,
+        sample=old.beside(window),
+        labels=np.concatenate([profile.labels[labelled], np.full(size, np.nan)]),
+        held_out=np.concatenate([profile.held_out[labelled], np.ones(size, dtype=bool)]),
+        fresh=np.repeat([False, True], [len(old), size]),
+        words=dict(words.most_common(MOST_WORDS)),
     )
 
 

@@ -59,6 +59,25 @@ class Sample:
             words=None if self.words is None else self.words[rows],
         )
 
+    def beside(self, other: Sample) -> Sample:
+        """These documents and then another sample's; what one of both lacks, none has."""
+        from scipy.sparse import vstack
+
+        words = self.words is not None and other.words is not None
+        vectors = None
+        if self.vectors is not None and other.vectors is not None:
+            vectors = np.concatenate([self.vectors, other.vectors])
+        return Sample(
+            ids=np.concatenate([self.ids, other.ids]),
+            scores=np.concatenate([self.scores, other.scores]),
+            characters=np.concatenate([self.characters, other.characters]),
+            languages=np.concatenate([self.languages, other.languages]),
+            sources=np.concatenate([self.sources, other.sources]),
+            groups=np.concatenate([self.groups, other.groups]),
+            vectors=vectors,
+            words=vstack([self.words, other.words]).tocsr() if words else None,
+        )
+
     def at_most(self, most: int, seed: int) -> Sample:
         """A seeded sample of no more than so many, in their order."""
         if len(self) <= most:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from tamis.corpus.split import split
-from tamis.errors import ModelError
+from tamis.errors import DataError, ModelError
 from tamis.evaluation.assess import assess
 from tamis.models.train import train
 from tamis.monitoring.profile import (
+    accepting,
     fingerprint,
     load_profile,
     profile_of,
@@ -102,3 +103,17 @@ def test_a_sample_of_many_holds_both_periods_and_knows_no_order(made, monkeypatc
     turned = documents.take(np.arange(len(documents))[::-1])
     again = profile_of(model, turned, *rest, window=new)
     assert sorted(again.sample.ids.tolist()) == sorted(profile.sample.ids.tolist())
+
+
+def test_an_accepted_window_takes_the_place_of_the_one_before(made, monkeypatch):
+    monkeypatch.setattr("tamis.monitoring.profile.LEAST_FRESH", 10)
+    profile = made[1]
+    first, second = (profile.sample.take(np.arange(*span)) for span in ((0, 12), (20, 35)))
+    once = accepting(profile, first, ["strange new words"])
+    assert once.words["strange"] == 1 and once.facts == profile.facts
+    twice = accepting(once, second, None)
+    assert twice.current().ids.tolist() == second.ids.tolist()
+    assert len(twice.sample) == len(profile.sample) + 15
+    assert np.isfinite(twice.labels).sum() == np.isfinite(profile.labels).sum()
+    with pytest.raises(DataError, match="at least 10"):
+        accepting(profile, profile.sample.take(np.arange(9)), None)
