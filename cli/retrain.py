@@ -52,6 +52,7 @@ def retrain(
                     ("champion", f"version {champion.version}"),
                     ("window", source.model_dump_json() if source else "none"),
                     ("margin", f"{loaded.retrain.old_margin} of {loaded.metric}"),
+                    ("release", loaded.retrain.release),
                 ],
             )
             write(Result(verb="retrain", task=loaded.name, stack=stack, status="planned"), result)
@@ -74,6 +75,11 @@ def retrain(
         figures.show_drift(drift)
         figures.show_evaluation(evaluation)
         figures.show_registered(registered)
+        if registered.alias == "challenger":
+            strategy = loaded.retrain.release
+            figures.console.print(
+                f"  next: python run.py release --task {task} --strategy {strategy}"
+            )
         outcome = Result(
             verb="retrain",
             task=loaded.name,

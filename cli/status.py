@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from deployment.registry import Version
 
 
+NEWEST = 5
+"""Versions of which it is said in words why retraining refused them."""
+
+
 def status(
     task: TaskName = "edu_quality",
     stack: StackName = "local",
@@ -39,6 +43,10 @@ def status(
         console.print(f"{loaded.name}: no version yet; `python run.py train --task {task}`")
     else:
         console.print(_versions(loaded.name, loaded.metric, versions))
+        for version in versions[:NEWEST]:
+            if why := version.tags.get("refused"):
+                told = f"version {version.version} was refused: {why}"
+                console.print(told, markup=False, style="dim", soft_wrap=True)
         console.print(_ledger(entries))
     last = entries[-1].champion if entries else None
     if champion is not None and champion.version != last:

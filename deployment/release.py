@@ -32,6 +32,8 @@ from tamis.monitoring.profile import ReferenceProfile, profile_of
 from tamis.task import Task
 
 CODE = ("**/*.py",)
+MOST_TAG = 4_000
+"""Characters of a tag; MLflow refuses more than 5,000."""
 
 
 @dataclass(frozen=True)
@@ -147,24 +149,57 @@ def register(made: Made, decision: Decision, ledger: str) -> Registered:
     return _registered(made.task, version, new, alias, decision)
 
 
-def settle(made: Made, decision: Decision, ledger: str) -> Registered:
-    """Register a challenger that retraining made; promote it or record the refusal."""
-    decision = with_behaviour(made.task, decision, made.behaviour)
-    registry = Registry()
-    name = made.task.name
-    version, new = _register(registry, made, decision)
+def settle(made: Made, decision: Decision, ledger: str, against: str) -> Registered:
+    """Register a challenger that retraining made, whatever the comparison says of it.
+
+    One that passed becomes champion at once or, where ``retrain.release`` names a strategy, gets
+    the alias ``challenger``: the release promotes it. One that was refused is kept without an
+    alias, its reasons in the ledger and in the tag ``refused``.
+
+    Args:
+        made: The challenger and all that is known of it.
+        decision: Of the comparison.
+        ledger: URL of the promotion ledger.
+        against: Version of the champion that it was compared with.
+    """
+    name, registry = made.task.name, Registry()
     champion = registry.with_alias(name, "champion")
+    decision = with_behaviour(made.task, _still(decision, champion, against), made.behaviour)
+    version, new = _register(registry, made, decision)
     book, reasons = Ledger(ledger, name), reasons_of(decision)
     alias: Alias | None = None
     if champion is not None and champion.version == version.version:
         same = Reason(check="same", passed=True, detail="The challenger is the champion itself.")
         return _registered(made.task, version, new, "champion", Decision.of([same]))
-    if decision.passed:
+    if decision.passed and version.tags.get("refused"):
+        registry.tag(version, {"refused": ""})
+    if decision.passed and made.task.retrain.release == "none":
         promote(registry, book, name, version.version, reasons, "retrain")
         alias = "champion"
+    elif decision.passed:
+        registry.set_alias(name, "challenger", version.version)
+        alias = "challenger"
     else:
-        refuse(registry, book, name, version.version, reasons, "retrain")
+        failed = [reason.detail for reason in decision.reasons if not reason.passed]
+        registry.tag(version, {"gate": "refused", "refused": " ".join(failed)[:MOST_TAG]})
+        # A run that is repeated refuses the same version again: once is enough.
+        if not any((e.version, e.reasons) == (version.version, reasons) for e in book.entries()):
+            refuse(registry, book, name, version.version, reasons, "retrain")
     return _registered(made.task, version, new, alias, decision)
+
+
+def _still(decision: Decision, champion: Version | None, against: str) -> Decision:
+    """A decision that fails where the champion is no longer the one it was about.
+
+    A challenger that became champion itself, in a run that was cut short, is not meant.
+    """
+    if champion is None or champion.version == against or not decision.passed:
+        return decision
+    detail = (
+        f"It was compared with version {against}; meanwhile version {champion.version} became "
+        "champion."
+    )
+    return Decision.of([*decision.reasons, Reason(check="champion", passed=False, detail=detail)])
 
 
 def _alias_of(version: Version) -> Alias | None:

@@ -14,7 +14,7 @@ from tamis.task import Task
 def retraining(
     task: Task, stamp: str, window_stamp: str, champion_version: str, home: str, ledger: str
 ) -> None:
-    """Train a challenger on old and new documents, and promote it if it is better.
+    """Train a challenger on old and new documents, and promote or release it if it is better.
 
     Args:
         task: The task; ``retrain.window`` names the new documents.
@@ -24,16 +24,17 @@ def retraining(
         home: Folder for checkpoints and downloaded models.
         ledger: URL of the promotion ledger.
     """
-    champion, seen = load_champion(task, champion_version, home)
+    champion, seen, earlier, version = load_champion(task, champion_version, home)
     window = ingest_window(task, window_stamp)
     measure_drift(task, champion, window)
-    documents = join(ingest(task, stamp), window)
+    old = ingest(task, stamp)
+    documents = join(old, window, earlier)
     validation = validate(task, documents)
-    sides = split_keeping(task, documents, validation, seen)
+    sides = split_keeping(task, documents, validation, seen, old, window)
     challenger, log = train(task, documents, sides, home)
     evaluation = evaluate(task, challenger, log, documents, sides)
     behaviour = behave(task, challenger, documents, sides)
     decision, _ = compare(task, challenger, champion, documents, sides, window)
     promote_or_refuse(
-        task, challenger, evaluation, log, documents, sides, decision, ledger, behaviour
+        task, challenger, evaluation, log, documents, sides, decision, ledger, version, behaviour
     )

@@ -27,7 +27,10 @@ def depends_on(*patterns: str) -> CachePolicy:
 
 
 CORPUS = depends_on(
-    "tamis/corpus/*.py", "tamis/models/classifier.py", "data/demo_annotations.jsonl"
+    "tamis/corpus/*.py",
+    "tamis/models/classifier.py",
+    "tamis/models/info.py",
+    "data/demo_annotations.jsonl",
 )
 MODELS = depends_on("tamis/corpus/*.py", "tamis/models/*.py", "tamis/evaluation/metrics.py")
 EVALUATION = depends_on("tamis/corpus/*.py", "tamis/models/*.py", "tamis/evaluation/*.py")

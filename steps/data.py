@@ -11,9 +11,11 @@ from materializers.dataset import DatasetMaterializer
 from materializers.report import ReportMaterializer
 from steps.caching import CORPUS
 from tamis.corpus import sources
-from tamis.corpus.dataset import Dataset, concatenate
+from tamis.corpus.dataset import Dataset
+from tamis.corpus.periods import join_periods, of_windows
 from tamis.corpus.split import Assignment
 from tamis.corpus.split import split as split_documents
+from tamis.corpus.split import split_keeping as split_beside
 from tamis.corpus.validate import ValidationReport
 from tamis.corpus.validate import validate as validate_documents
 from tamis.models.classifier import TrainedOn
@@ -48,15 +50,24 @@ def split(
 
 
 @step(cache_policy=CORPUS, output_materializers=DatasetMaterializer)
-def join(documents: Dataset, window: Dataset) -> Annotated[Dataset, "all_documents"]:
-    """Old and new documents together."""
-    return concatenate([documents, window])
+def join(
+    documents: Dataset, window: Dataset, earlier: Dataset
+) -> Annotated[Dataset, "all_documents"]:
+    """Old documents, those of earlier windows and new ones together."""
+    return join_periods(documents, window, earlier)
 
 
 @step(cache_policy=CORPUS, output_materializers=ReportMaterializer)
 def split_keeping(
-    task: Task, documents: Dataset, validation: ValidationReport, champion: TrainedOn
+    task: Task,
+    documents: Dataset,
+    validation: ValidationReport,
+    champion: TrainedOn,
+    old: Dataset,
+    window: Dataset,
 ) -> Annotated[Assignment, "split"]:
-    """A split in which the champion's test documents stay test documents."""
+    """A split in which what was a test document stays one."""
     validation.require()
-    return split_documents(documents, task.target, task.split, task.seed, champion.known())
+    come = of_windows(old, window, champion.window)
+    known, share = champion.known(), task.retrain.new_test
+    return split_beside(documents, task.split, task.seed, known, come, share)

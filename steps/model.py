@@ -35,7 +35,7 @@ def train(
     task: Task, documents: Dataset, split: Assignment, checkpoints: str
 ) -> tuple[Annotated[Classifier, "classifier"], Annotated[TrainingLog, "training_log"]]:
     """Train the classifier that the task asks for."""
-    folder = Path(checkpoints) / f"{task.fingerprint()[:12]}-{split.fingerprint[:12]}"
+    folder = Path(checkpoints) / f"{task.fingerprint()[:12]}-{split.digest()[:12]}"
     with embedding("reading documents") as progress:
         trained = train_classifier(task, documents, split, folder, progress)
     return trained.classifier, trained.log

@@ -8,8 +8,10 @@ from typing import Annotated
 from zenml import step
 
 from deployment import release
+from deployment.earlier_windows import earlier_documents
 from deployment.registry import Registry
 from materializers.classifier import ClassifierMaterializer
+from materializers.dataset import DatasetMaterializer
 from materializers.report import ReportMaterializer
 from steps.caching import EVALUATION, MONITORING
 from steps.progress import embedding
@@ -32,16 +34,26 @@ REPORT = ReportMaterializer
 
 @step(
     enable_cache=False,
-    output_materializers={"champion": ClassifierMaterializer, "champion_documents": REPORT},
+    output_materializers={
+        "champion": ClassifierMaterializer,
+        "champion_documents": REPORT,
+        "earlier_windows": DatasetMaterializer,
+    },
 )
 def load_champion(
     task: Task, version: str, home: str
-) -> tuple[Annotated[Classifier, "champion"], Annotated[TrainedOn, "champion_documents"]]:
-    """The champion, and which documents it was trained and tested on."""
+) -> tuple[
+    Annotated[Classifier, "champion"],
+    Annotated[TrainedOn, "champion_documents"],
+    Annotated[Dataset, "earlier_windows"],
+    Annotated[str, "champion_version"],
+]:
+    """The champion, which documents it was trained and tested on, those of earlier windows."""
     registry = Registry()
-    folder = registry.download(registry.get(task.name, version), Path(home) / "models")
-    champion = load_classifier(folder)
-    return champion, champion.info.trained_on
+    found = registry.get(task.name, version)
+    champion = load_classifier(registry.download(found, Path(home) / "models"))
+    trained_on = champion.info.trained_on
+    return champion, trained_on, earlier_documents(found, trained_on), found.version
 
 
 @step(cache_policy=MONITORING, output_materializers=REPORT)
@@ -85,9 +97,10 @@ def promote_or_refuse(
     split: Assignment,
     decision: Decision,
     ledger: str,
+    champion_version: str,
     behaviour: BehaviourReport | None = None,
 ) -> tuple[Annotated[release.Registered, "registered"], Annotated[ModelCard, "model_card"]]:
-    """Register the challenger; make it champion if the comparison says so."""
+    """Register the challenger; if the comparison says so, promote it or leave it to a release."""
     made = release.Made(task, challenger, evaluation, log, documents, split, behaviour)
-    registered = release.settle(made, decision, ledger)
+    registered = release.settle(made, decision, ledger, champion_version)
     return registered, release.card(made, registered)

@@ -30,6 +30,7 @@ from tamis.evaluation.behaviour_settings import BehaviourSettings, with_cases
 from tamis.evaluation.card_settings import CardSettings
 from tamis.models.preparation import PreparationStep
 from tamis.models.settings import EncoderSettings, ModelSettings, PathBackbone
+from tamis.monitoring.retrain_settings import DriftPolicy, RetrainPolicy
 from tamis.monitoring.settings import MonitorSettings
 from tamis.scoring.settings import ScoringSettings
 from tamis.serving.release_settings import ReleaseSettings
@@ -155,33 +156,6 @@ class GatePolicy(Strict):
     """How much of the metric a challenger may lose on the champion, at the interval's end."""
 
 
-class DriftPolicy(Strict):
-    """How a window of new documents is compared with the champion's reference."""
-
-    alpha: Fraction = 0.01
-    permutations: Annotated[int, Field(ge=50)] = 200
-    auc_z: Annotated[float, Field(gt=0)] = 3.0
-    min_documents: Annotated[int, Field(ge=20)] = 50
-
-    @model_validator(mode="after")
-    def _reachable(self) -> DriftPolicy:
-        if self.alpha * (self.permutations + 1) <= 1:
-            allowed = f"more than {1 / self.alpha - 1:g}, or no p-value is below alpha"
-            raise wrong("permutations", self.permutations, allowed)
-        return self
-
-
-class RetrainPolicy(Strict):
-    """How a window of new documents is taken in."""
-
-    window: Source | None = None
-    """Window used when the command names none."""
-    drift: DriftPolicy = DriftPolicy()
-    old_margin: Annotated[float, Field(ge=0)] = 0.05
-    """How much of the metric may be lost on the old period's test documents."""
-    min_labelled: Annotated[int, Field(ge=10)] = 30
-
-
 class Task(Strict):
     """One classification job. Every key but the first three has a default."""
 
@@ -305,10 +279,12 @@ def _resolve_paths(task: Task, folder: Path) -> Task:
 
 __all__ = [
     "Columns",
+    "DriftPolicy",
     "FilesSource",
     "HubSource",
     "PackagesSource",
     "PypiSource",
+    "RetrainPolicy",
     "Source",
     "Target",
     "Task",

@@ -18,7 +18,7 @@ split: {folds: 0}
 model: {frozen: {layers: [1, 2], heads: [ridge]}}
 gate: {floor: 0.1, beat: [median]}
 retrain:
-  window: {kind: packages, genres: [news]}
+  window: {kind: packages, genres: [news, readme]}
   old_margin: 0.3
 """
 """The real encoder, but one layer or two of 32 tokens, so that a run takes seconds."""

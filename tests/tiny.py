@@ -11,7 +11,9 @@ BAD_WORDS = ("sale", "cheap", "click", "offer", "buy", "discount")
 NEUTRAL_WORDS = tuple(f"word{i}" for i in range(150))
 
 
-def labelled(texts, labels, groups=None, sources=None, seconds=None, ids=None, left_out=()):
+def labelled(
+    texts, labels, groups=None, sources=None, seconds=None, ids=None, left_out=(), origins=None
+):
     """A dataset of texts with encoded labels (None for none)."""
     size = len(texts)
     rows = [
@@ -21,7 +23,7 @@ def labelled(texts, labels, groups=None, sources=None, seconds=None, ids=None, l
             "label": labels[i],
             "second_label": seconds[i] if seconds else None,
             "source": sources[i] if sources else "web",
-            "origin": f"file.csv#{i}",
+            "origin": origins[i] if origins else f"file.csv#{i}",
             "group": groups[i] if groups else f"group{i}",
             "sha256": content_hash(texts[i]),
         }

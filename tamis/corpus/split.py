@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from itertools import islice
 from typing import Literal
@@ -29,6 +30,7 @@ class Assignment(BaseModel):
         fingerprint: Of the dataset that was split.
         sides: Ids by side, in the dataset's order.
         groups: Leak group of every document by id: one page, one module, near-duplicates.
+        window: Ids of the documents that came in with a window, this one or an earlier one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +38,11 @@ class Assignment(BaseModel):
     fingerprint: str
     sides: dict[Side, tuple[str, ...]]
     groups: dict[str, str]
+    window: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """sha256 over documents and sides, in hexadecimal."""
+        return hashlib.sha256(self.model_dump_json().encode("utf-8", "surrogatepass")).hexdigest()
 
     def rows(self, dataset: Dataset, side: Side) -> NDArray[np.int64]:
         """Positions in the dataset of the documents of a side."""
@@ -63,13 +70,7 @@ def leak_groups(dataset: Dataset) -> NDArray[np.str_]:
     return np.array([names[code] for code in component], dtype=str)
 
 
-def split(
-    dataset: Dataset,
-    target: Target,
-    shares: Shares,
-    seed: int,
-    known: Mapping[str, Side] | None = None,
-) -> Assignment:
+def split(dataset: Dataset, target: Target, shares: Shares, seed: int) -> Assignment:
     """Put every labelled document on one side; groups never straddle, classes spread evenly.
 
     Args:
@@ -77,21 +78,82 @@ def split(
         target: For the classes to spread.
         shares: Shares of test and validation.
         seed: The same seed gives the same split.
-        known: Sides given earlier, by id: those documents, and their groups, stay there, so
-            that a later model never trains on what an earlier one was tested on.
 
     Raises:
         DataError: Too few groups to make three sides.
     """
     labelled = dataset.take(~np.isnan(dataset.labels))
     groups = leak_groups(labelled)
+    side = np.full(len(groups), "train", dtype="U10")
+    if len(groups):
+        side = _draw(np.rint(labelled.labels).astype(int), groups, shares, seed)
+    return _assignment(labelled, groups, side, ())
+
+
+def split_keeping(
+    dataset: Dataset,
+    shares: Shares,
+    seed: int,
+    known: Mapping[str, Side],
+    window: Collection[str] = (),
+    window_test: float | None = None,
+) -> Assignment:
+    """A split in which nothing that was tested on is ever trained on, whatever comes later.
+
+    Documents of ``known``, and their groups, stay on their side. The side of any other depends
+    on the seed and on its own group or, where it was given none, its own text, and on no other
+    document: a document that comes again with a later window, under another id or beside other
+    documents, falls on the same side. Of a leak group the most protected side counts, so that
+    a near-duplicate of a test document is tested and not trained on.
+
+    Args:
+        dataset: Documents; those without a label are left out of every side.
+        shares: Shares of test and validation.
+        seed: Of the sides of what is not known.
+        known: Sides given earlier, by id.
+        window: Ids of the documents that came in with windows.
+        window_test: Share of those that test; by default that of ``shares``. What is left of
+            them validates in the proportion that ``shares`` has.
+
+    Raises:
+        DataError: No document is left for one of the sides.
+    """
+    labelled = dataset.take(~np.isnan(dataset.labels))
+    groups, ids = leak_groups(labelled), labelled.strings("id")
+    fixed = _sides_of_groups(ids, groups, known)
+    come = set(window)
+    new = np.array([name in come for name in ids.tolist()], dtype=bool)
+    shares_of = {True: window_test or shares.test, False: shares.test}
+    own = {
+        name: _own_side(key, shares, shares_of[bool(is_new)], seed)
+        for name, key, is_new in zip(ids.tolist(), _keys(labelled), new, strict=True)
+    }
+    drawn = _sides_of_groups(ids, groups, own)
+    side = np.array([fixed.get(group, drawn[group]) for group in groups.tolist()], dtype="U10")
+    return _assignment(labelled, groups, side, tuple(ids[new].tolist()))
+
+
+def _keys(dataset: Dataset) -> list[str]:
+    """What a document's side hangs on: the group it was given, else its text."""
+    columns = ("group", "origin", "sha256")
+    rows = zip(*(dataset.strings(name).tolist() for name in columns), strict=True)
+    return [sha256 if group == origin else group for group, origin, sha256 in rows]
+
+
+def _own_side(key: str, shares: Shares, test: float, seed: int) -> Side:
+    digest = hashlib.sha256(f"{seed}\t{key}".encode("utf-8", "surrogatepass")).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    validation = shares.validation / (1 - shares.test) * (1 - test)
+    # At either end, so that another share of tests makes no test document validate.
+    if place < test:
+        return "test"
+    return "validation" if place >= 1 - validation else "train"
+
+
+def _assignment(
+    labelled: Dataset, groups: NDArray[np.str_], side: NDArray[np.str_], window: tuple[str, ...]
+) -> Assignment:
     ids = labelled.strings("id")
-    fixed = _sides_of_groups(ids, groups, known or {})
-    free = np.array([group not in fixed for group in groups], dtype=bool)
-    side = np.array([fixed.get(group, "train") for group in groups], dtype="U10")
-    if free.any():
-        strata = np.rint(labelled.labels[free]).astype(int)
-        side[free] = _draw(strata, groups[free], shares, seed)
     if missing := [name for name in SIDES if not (side == name).any()]:
         count = len(np.unique(groups))
         raise DataError(f"split: no document left for {missing[0]}; {count} groups are too few")
@@ -99,6 +161,7 @@ def split(
         fingerprint=labelled.info.fingerprint,
         sides={name: tuple(ids[side == name].tolist()) for name in SIDES},
         groups=dict(zip(ids.tolist(), groups.tolist(), strict=True)),
+        window=window,
     )
 
 

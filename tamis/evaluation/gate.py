@@ -123,11 +123,14 @@ def compare_periods(
     target: Target,
     thresholds: Thresholds,
     seed: int,
+    new_gain: float = 0.0,
 ) -> tuple[Decision, PeriodComparison]:
     """Decide whether a challenger trained on newer documents may replace the champion.
 
     It must not lose on the old period (lower end of the gain's interval above minus the margin)
-    and must gain on the new one (gain above zero, its lower end above minus the margin).
+    and must gain on the new one (gain of at least ``new_gain``, its interval above zero). Both
+    are asked for, so the two tests need no correction for being two: a challenger that is no
+    better on the new period passes as seldom as one interval lies above zero by chance.
 
     Args:
         metric: The metric of record.
@@ -137,6 +140,7 @@ def compare_periods(
         target: What is predicted.
         thresholds: Where each model keeps a document.
         seed: Of the resamples.
+        new_gain: How much of the metric must at least be gained on the new period.
     """
     reasons: list[Reason] = []
     figures: dict[str, PeriodFigures | None] = {}
@@ -151,7 +155,7 @@ def compare_periods(
             reasons.append(Reason(check=f"{name}_period", passed=False, detail=_sentence(error)))
         figures[name] = both if enough.passed else None
         if both is not None and enough.passed:
-            reasons.append(_period_reason(name, metric, margin, both))
+            reasons.append(_period_reason(name, metric, margin, new_gain, both))
     return Decision.of(reasons), PeriodComparison(metric=metric, **figures)
 
 
@@ -175,19 +179,24 @@ def _period_figures(
     )
 
 
-def _period_reason(name: str, metric: MetricName, margin: float, both: PeriodFigures) -> Reason:
+def _period_reason(
+    name: str, metric: MetricName, margin: float, new_gain: float, both: PeriodFigures
+) -> Reason:
     won = both.gain
-    passed = won.low > -margin and (name == "old" or won.value > 0)
-    asked = f"its lower end must lie above -{margin:g}"
-    if name == "new":
-        asked = f"the gain must be positive and {asked}"
+    if name == "old":
+        passed, asked = won.low > -margin, f"its lower end must lie above -{margin:g}"
+    else:
+        # Written so that a NaN fails: it is not above zero.
+        passed, asked = won.value >= new_gain and won.low > 0, "its lower end must lie above 0"
+        if new_gain:
+            asked = f"the gain must be at least {new_gain:g} and {asked}"
     return Reason(
         check=f"{name}_period",
         passed=passed,
         detail=(
-            f"On {won.n} documents of the {name} period ({won.groups} groups) the challenger has "
-            f"{metric} {both.challenger.value:.3f} against the champion's "
-            f"{both.champion.value:.3f}, a gain of {won}; {asked}."
+            f"On {won.n} test documents of the {name} period ({won.groups} groups) the challenger "
+            f"has {metric} {both.challenger} against the champion's {both.champion}, a gain of "
+            f"{won}; {asked}."
         ),
     )
 

@@ -12,6 +12,7 @@ from tamis.corpus.split import Assignment
 from tamis.decision import Decision, Reason
 from tamis.evaluation.gate import Period, PeriodComparison, Thresholds, compare_periods
 from tamis.models.classifier import Classifier
+from tamis.target import Floats
 from tamis.task import Task
 
 
@@ -40,13 +41,21 @@ def compare_rivals(rivals: Rivals) -> tuple[Decision, PeriodComparison]:
     """Decide whether the challenger may replace the champion.
 
     Besides ``compare_periods``, the window must hold ``retrain.min_labelled`` labelled documents.
+    Both are judged on documents that neither was fitted on: a test document of the challenger
+    that the champion was trained on, which a later document tied to a tested one, is left out.
+    New are the documents of the window, old all others, of earlier windows as well.
     """
     task, split = rivals.task, rivals.split
-    test = rivals.documents.take(split.rows(rivals.documents, "test"))
-    texts = test.texts()
-    champion = rivals.champion.score(texts).values
-    challenger = rivals.challenger.score(texts).values
+    trained_on = rivals.champion.info.trained_on
+    seen = {*trained_on.train, *trained_on.validation}
+    every = split.rows(rivals.documents, "test")
+    ids = rivals.documents.strings("id")[every]
+    unseen = np.array([name not in seen for name in ids.tolist()], dtype=bool)
+    test = rivals.documents.take(every[unseen])
+    champion, challenger = _scores(rivals.champion, test), _scores(rivals.challenger, test)
+    # By text as well: what was carried over from an earlier window keeps the id it had there.
     new = np.isin(test.strings("id"), rivals.window.strings("id"))
+    new |= np.isin(test.strings("sha256"), rivals.window.strings("sha256"))
     groups = split.leak_groups(test)
 
     def period(which: NDArray[np.bool_]) -> Period:
@@ -62,11 +71,35 @@ def compare_rivals(rivals: Rivals) -> tuple[Decision, PeriodComparison]:
         task.target,
         Thresholds(rivals.champion.info.threshold, rivals.challenger.info.threshold),
         task.seed,
+        task.retrain.new_gain,
     )
-    labelled, least = rivals.window.info.labelled, task.retrain.min_labelled
-    enough = Reason(
-        check="new_labels",
-        passed=labelled >= least,
-        detail=f"The window has {labelled} labelled documents; at least {least} are needed.",
+    besides = [_labels(rivals, len(every) - len(test)), *_gone(rivals)]
+    return Decision.of([*besides, *decision.reasons]), comparison
+
+
+def _scores(classifier: Classifier, documents: Dataset) -> Floats:
+    texts = documents.texts()
+    return classifier.score(texts).values if texts else np.empty(0, dtype=np.float64)
+
+
+def _gone(rivals: Rivals) -> list[Reason]:
+    known = rivals.champion.info.trained_on.window
+    gone = set(known) - set(rivals.documents.strings("id").tolist())
+    if not gone:
+        return []
+    detail = (
+        f"{len(gone)} of the {len(known)} documents that the champion has from earlier windows are "
+        "gone: the challenger neither learnt from them nor is judged on them."
     )
-    return Decision.of([enough, *decision.reasons]), comparison
+    return [Reason(check="earlier_windows", passed=True, detail=detail)]
+
+
+def _labels(rivals: Rivals, left_out: int) -> Reason:
+    labelled, least = rivals.window.info.labelled, rivals.task.retrain.min_labelled
+    replay = rivals.challenger.info.replay
+    detail = f"The window has {labelled} labelled documents; at least {least} are needed."
+    if replay is not None:
+        detail += f" The challenger was trained on {replay}."
+    if left_out:
+        detail += f" {left_out} test documents that the champion was trained on are left out."
+    return Reason(check="new_labels", passed=labelled >= least, detail=detail)

@@ -35,6 +35,8 @@ from tamis.models.frozen import check_length, train_frozen
 from tamis.models.heads import Head
 from tamis.models.info import EncoderInfo
 from tamis.models.log import Trained, TrainingLog
+from tamis.models.losses import weighted_divergence, weighted_mean
+from tamis.models.replay import weights_of
 from tamis.models.selection import calibrate, set_threshold
 from tamis.models.settings import (
     DistilledSettings,
@@ -82,31 +84,40 @@ class EncoderWithHead(torch.nn.Module):
         attention_mask: torch.Tensor,
         labels: torch.Tensor,
         teacher: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Loss and outputs (b, k) of a batch of token ids (b, t).
 
-        Labels are (b,), what a teacher puts out is (b, k).
+        Labels and weights of the examples are (b,), what a teacher puts out is (b, k).
         """
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         # Unit vectors are short: scaled up, they let the head learn at the network's rate.
         vectors = pool(hidden.last_hidden_state, attention_mask, POOLING)
         outputs = self.head(vectors * vectors.shape[1] ** 0.5)
-        loss = self._loss(outputs.float(), labels)
+        loss = self._loss(outputs.float(), labels, weights)
         if teacher is not None:
-            weight = self.teacher_weight
-            loss = weight * self._imitation(outputs.float(), teacher) + (1 - weight) * loss
+            share, imitation = (
+                self.teacher_weight,
+                self._imitation(outputs.float(), teacher, weights),
+            )
+            loss = share * imitation + (1 - share) * loss
         return {"loss": loss, "logits": outputs}
 
-    def _loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _loss(
+        self, outputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
+    ) -> torch.Tensor:
         if self.ordinal:
-            return functional.mse_loss(outputs[:, 0], (labels - self.centre) / self.spread)
-        return functional.cross_entropy(outputs, labels.long())
+            wanted = (labels - self.centre) / self.spread
+            return weighted_mean(functional.mse_loss, outputs[:, 0], wanted, weights)
+        return weighted_mean(functional.cross_entropy, outputs, labels.long(), weights)
 
-    def _imitation(self, outputs: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    def _imitation(
+        self, outputs: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor | None
+    ) -> torch.Tensor:
         if self.ordinal:
-            return functional.mse_loss(outputs, (teacher - self.centre) / self.spread)
-        said, wanted = (functional.log_softmax(logits, dim=1) for logits in (outputs, teacher))
-        return functional.kl_div(said, wanted, log_target=True, reduction="batchmean")
+            wanted = (teacher - self.centre) / self.spread
+            return weighted_mean(functional.mse_loss, outputs, wanted, weights)
+        return weighted_divergence(outputs, teacher, weights)
 
     def folded_head(self) -> Head:
         """The head on unit vectors, its outputs on the target's scale."""
@@ -121,18 +132,24 @@ class EncoderWithHead(torch.nn.Module):
 
 
 class _Examples(torch.utils.data.Dataset[dict[str, Any]]):
-    """Token ids with labels, and what a teacher puts out where there is one, by position."""
+    """Token ids with labels, what a teacher puts out and weights where there are any."""
 
     def __init__(
-        self, tokens: Tokens, labels: Sequence[float], teacher: NDArray[np.float32] | None
+        self,
+        tokens: Tokens,
+        labels: Sequence[float],
+        teacher: NDArray[np.float32] | None,
+        weights: Sequence[float] | None,
     ) -> None:
-        self.tokens, self.labels, self.teacher = tokens, labels, teacher
+        self.tokens, self.labels, self.teacher, self.weights = tokens, labels, teacher, weights
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         example = {"ids": self.tokens.ids[position], "label": self.labels[position]}
+        if self.weights is not None:
+            example["weight"] = self.weights[position]
         return example if self.teacher is None else example | {"teacher": self.teacher[position]}
 
 
@@ -166,6 +183,7 @@ def finetune(
     texts, labels = dataset.texts(), dataset.labels
     rows = rows_of(dataset, assignment)
     known = labels[rows["train"]]
+    weights = weights_of(task.retrain.replay, dataset, assignment)
     network = EncoderWithHead(
         _learner(task, model, settings),
         task.target,
@@ -178,7 +196,9 @@ def finetune(
         chosen = rows[side]
         own = [texts[row] for row in chosen]
         taught = None if teacher is None else _outputs(teacher.classifier, own)
-        return _Examples(tokenize(tokenizer, own, task.text), labels[chosen].tolist(), taught)
+        weigh = None if weights is None or side != "train" else weights[chosen].tolist()
+        tokens = tokenize(tokenizer, own, task.text)
+        return _Examples(tokens, labels[chosen].tolist(), taught, weigh)
 
     trainer = Trainer(
         model=network,
@@ -293,6 +313,7 @@ def _finish(
         epochs=tuple(epochs),
         chosen=f"epoch {int(np.argmax(_signed(task, epochs))) + 1} of {len(epochs)}, {_HOW[train]}",
         threshold=threshold,
+        replay=info.replay,
         calibration=note,
     )
     return Trained(classifier, log)
@@ -354,6 +375,8 @@ class _Collate:
         ids, mask = pad_batch(tokens, np.arange(len(examples)), "cpu")
         labels = torch.tensor([example["label"] for example in examples], dtype=torch.float32)
         batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        if "weight" in examples[0]:
+            batch["weights"] = torch.tensor([example["weight"] for example in examples])
         if "teacher" in examples[0]:
             batch["teacher"] = torch.from_numpy(np.stack([each["teacher"] for each in examples]))
         return batch

@@ -77,6 +77,7 @@ def train_frozen(
         chosen=f"layer {best.layer} of {len(layers)} tried, {best.pooling} pooling, "
         f"{best.candidate}",
         threshold=fitted.threshold,
+        replay=info.replay,
         calibration=fitted.calibration.note,
         held_out=_held_out(task, dataset, problem, features),
     )

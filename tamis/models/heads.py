@@ -90,7 +90,14 @@ def candidates(kinds: tuple[HeadKind, ...]) -> Iterator[Candidate]:
             yield Candidate(kind, tuple(settings.items()))
 
 
-def fit(candidate: Candidate, target: Target, vectors: Array, labels: Array, seed: int) -> Head:
+def fit(
+    candidate: Candidate,
+    target: Target,
+    vectors: Array,
+    labels: Array,
+    seed: int,
+    weights: Array | None = None,
+) -> Head:
     """Fit one head.
 
     Args:
@@ -99,6 +106,7 @@ def fit(candidate: Candidate, target: Target, vectors: Array, labels: Array, see
         vectors: Training vectors (n, d).
         labels: Encoded labels (n,).
         seed: Of whatever is random in the fit.
+        weights: Weight of each document (n,); None where each weighs the same.
     """
     from threadpoolctl import threadpool_limits
 
@@ -106,7 +114,8 @@ def fit(candidate: Candidate, target: Target, vectors: Array, labels: Array, see
     fitters = {"ridge": _fit_linear, "kernel": _fit_kernel, "mlp": _fit_mlp}
     # On small matrices the threads of BLAS wait for each other: one is up to 20 times cheaper.
     with threadpool_limits(1 if len(vectors) <= 5_000 else None, user_api="blas"):
-        head = fitters[candidate.kind](target, vectors.astype(np.float64), labels, seed, settings)
+        x = vectors.astype(np.float64)
+        head = fitters[candidate.kind](target, x, labels, weights, seed, settings)
     return Head(head.formula, {k: np.asarray(v, np.float32) for k, v in head.arrays.items()})
 
 
@@ -140,23 +149,28 @@ def _all_classes(target: Target, seen: Array, weight: Array, bias: Array) -> dic
     return {"weight": full_weight, "bias": full_bias}
 
 
-def _fit_linear(target: Target, x: Array, y: Array, seed: int, settings: dict[str, float]) -> Head:
-    model = linear_model(target, settings["alpha"]).fit(x, y)
+def _fit_linear(
+    target: Target, x: Array, y: Array, w: Array | None, seed: int, settings: dict[str, float]
+) -> Head:
+    model = linear_model(target, settings["alpha"]).fit(x, y, sample_weight=w)
     return Head("linear", linear_weights(target, model))
 
 
-def _fit_kernel(target: Target, x: Array, y: Array, seed: int, settings: dict[str, float]) -> Head:
+def _fit_kernel(
+    target: Target, x: Array, y: Array, w: Array | None, seed: int, settings: dict[str, float]
+) -> Head:
     from sklearn.kernel_approximation import Nystroem
     from sklearn.svm import SVR
 
     gamma = settings["gamma"]
     if target.kind == "ordinal" and len(x) <= 4 * KERNEL_LANDMARKS:
-        svr = SVR(C=settings["C"], gamma=gamma, epsilon=0.1).fit(x, y)
+        svr = SVR(C=settings["C"], gamma=gamma, epsilon=0.1).fit(x, y, sample_weight=w)
         arrays = {"landmarks": svr.support_vectors_, "weight": svr.dual_coef_.T}
         return Head("kernel", {**arrays, "bias": svr.intercept_, "gamma": np.array([gamma])})
     landmarks = min(KERNEL_LANDMARKS, len(x))
     nystroem = Nystroem(gamma=gamma, n_components=landmarks, random_state=seed)
-    model = linear_model(target, 1 / settings["C"]).fit(nystroem.fit_transform(x), y)
+    model = linear_model(target, 1 / settings["C"])
+    model.fit(nystroem.fit_transform(x), y, sample_weight=w)
     arrays = linear_weights(target, model)
     # The Nystroem map is linear in the kernel values, so it folds into the weights.
     arrays["weight"] = nystroem.normalization_.T @ arrays["weight"]
@@ -164,7 +178,9 @@ def _fit_kernel(target: Target, x: Array, y: Array, seed: int, settings: dict[st
     return Head("kernel", arrays)
 
 
-def _fit_mlp(target: Target, x: Array, y: Array, seed: int, settings: dict[str, float]) -> Head:
+def _fit_mlp(
+    target: Target, x: Array, y: Array, w: Array | None, seed: int, settings: dict[str, float]
+) -> Head:
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
     scale = np.sqrt(x.shape[1])  # unit vectors have tiny entries, which slow the optimiser down
@@ -180,7 +196,7 @@ def _fit_mlp(target: Target, x: Array, y: Array, seed: int, settings: dict[str, 
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # stopping at max_iter is a form of early stopping here
-        model.fit(x * scale, y)
+        model.fit(x * scale, y, sample_weight=w)
     weight, bias = model.coefs_[1], model.intercepts_[1]
     arrays = {"weight": weight, "bias": bias}
     if target.kind != "ordinal":

@@ -27,12 +27,14 @@ class TrainedOn(Strict):
         train: Ids of the documents fitted on.
         validation: Ids of the documents that chose layer, head and threshold.
         test: Ids of the documents never seen.
+        window: Ids of those that came in with windows, whatever their side.
     """
 
     fingerprint: str
     train: Items[str]
     validation: Items[str]
     test: Items[str]
+    window: Items[str] = ()
 
     def known(self) -> dict[str, Side]:
         """Side of each document by id."""
@@ -44,6 +46,29 @@ class TrainedOn(Strict):
         return {name: side for side, ids in sides.items() for name in ids}
 
 
+class Replayed(Strict):
+    """What old and new documents weighed in training, where they did not weigh the same.
+
+    Attributes:
+        old: Old documents that were fitted on.
+        new: New ones: of a window.
+        old_weight: Of each old one; the weights have a mean of 1.
+        new_weight: Of each new one.
+    """
+
+    old: int
+    new: int
+    old_weight: float
+    new_weight: float
+
+    def __str__(self) -> str:
+        """In words."""
+        return (
+            f"{self.old} old documents of weight {self.old_weight:.3g}, "
+            f"{self.new} new ones of {self.new_weight:.3g}"
+        )
+
+
 class ClassifierInfo(Strict):
     """What every classifier says of itself.
 
@@ -51,6 +76,7 @@ class ClassifierInfo(Strict):
         family: Which kind of model it is; the record of that family has more.
         head: What turns features into scores, in words.
         threshold: Score from which a document is kept.
+        replay: What old and new documents weighed; None where each weighed the same.
     """
 
     format: Literal[1] = 1
@@ -63,6 +89,7 @@ class ClassifierInfo(Strict):
     threshold: float
     seed: int
     trained_on: TrainedOn
+    replay: Replayed | None = None
 
     @property
     def variant(self) -> str:

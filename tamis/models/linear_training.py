@@ -134,7 +134,9 @@ class _Features:
     def fit(self, penalty: float) -> _Fitted:
         """Weights with a penalty."""
         target, labels = self.problem.target, self.problem.labels[self.rows]
-        model = linear_model(target, penalty).fit(self.columns(self.rows), labels)
+        weights = None if self.problem.weights is None else self.problem.weights[self.rows]
+        model = linear_model(target, penalty)
+        model.fit(self.columns(self.rows), labels, sample_weight=weights)
         arrays = linear_weights(target, model)
         weight, bias = (np.asarray(arrays[key], dtype=np.float32) for key in ("weight", "bias"))
         return _Fitted(self, weight, bias)
@@ -204,6 +206,7 @@ def train_linear(
         tried=tuple(TriedCombination(head=f"penalty {p:g}", figure=f) for p, f in found.tried),
         chosen=f"{head} on {len(fitted.weight):,} n-grams",
         threshold=found.threshold,
+        replay=info.replay,
         calibration=found.calibration.note,
         held_out=_held_out(task, dataset, learner),
     )

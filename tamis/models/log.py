@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tamis import html
 from tamis.models.classifier import Classifier
+from tamis.models.info import Replayed
 
 ClassifierT = TypeVar("ClassifierT", bound=Classifier, covariant=True)
 
@@ -57,6 +58,7 @@ class TrainingLog(BaseModel):
         epochs: Validation figure after each epoch, of what learns in epochs.
         chosen: What was taken, in words.
         threshold: Score from which a document is kept.
+        replay: What old and new documents weighed; None where each weighed the same.
         calibration: What the calibration of scores rests on, or why there is none, in words.
         held_out: Cross-validated scores, where the family affords them.
         cpu_seconds: Of the whole training, all threads.
@@ -75,6 +77,7 @@ class TrainingLog(BaseModel):
     epochs: tuple[float, ...] = ()
     chosen: str
     threshold: float
+    replay: Replayed | None = None
     calibration: str = ""
     held_out: HeldOutScores | None = None
     cpu_seconds: float = 0.0
@@ -89,7 +92,8 @@ class TrainingLog(BaseModel):
         rows += [("", "", f"epoch {n + 1}", f"{f:.4f}") for n, f in enumerate(self.epochs)]
         body = html.table(("layer", "pooling", "head", f"{self.metric} on validation"), rows)
         scores = f" Scores: {self.calibration}." if self.calibration else ""
-        lead = f"Taken: {self.chosen}; threshold {self.threshold:.3f}.{scores}"
+        weights = f" Replay: {self.replay}." if self.replay else ""
+        lead = f"Taken: {self.chosen}; threshold {self.threshold:.3f}.{weights}{scores}"
         return html.page(f"Training of {self.task}", body, lead)
 
 

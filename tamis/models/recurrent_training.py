@@ -16,6 +16,7 @@ from tamis.errors import DataError
 from tamis.evaluation.metrics import compute, gain
 from tamis.models.info import RecurrentInfo
 from tamis.models.log import Trained, TrainingLog
+from tamis.models.losses import weighted_mean
 from tamis.models.recurrent import (
     Network,
     RecurrentClassifier,
@@ -24,6 +25,7 @@ from tamis.models.recurrent import (
     run,
     words_of_texts,
 )
+from tamis.models.replay import weights_of
 from tamis.models.selection import Rows, calibrate, set_threshold
 from tamis.models.settings import RecurrentSettings
 from tamis.models.training import facts, reference_rows, rows_of
@@ -57,6 +59,7 @@ def train_recurrent(
         raise DataError("there are no words in the training documents")
     vectors = first_vectors(settings.vectors, vocabulary, own, settings.size, task.seed)
     ids = [vocabulary.ids(each) for each in words]
+    weights = weights_of(task.retrain.replay, dataset, assignment)
     with torch.random.fork_rng(devices=[]), computing(1):
         torch.manual_seed(task.seed)
         network = Network(
@@ -68,7 +71,7 @@ def train_recurrent(
             settings.dropout,
         )
         network.embedding.weight.data.copy_(torch.from_numpy(vectors))
-        learner = _Learner(task, settings, ids, dataset.labels, rows)
+        learner = _Learner(task, settings, ids, dataset.labels, rows, weights)
         epochs, best = learner.learn(network)
     learner.fold(network)
     seen = np.concatenate([rows["train"], rows["validation"]])
@@ -98,6 +101,7 @@ def train_recurrent(
         epochs=tuple(epochs),
         chosen=f"epoch {best + 1} of {len(epochs)}, {len(vocabulary.words):,} words",
         threshold=threshold,
+        replay=info.replay,
         calibration=note,
     )
     return Trained(classifier, log)
@@ -111,6 +115,7 @@ class _Learner:
         ids: Word ids of each document (n).
         labels: Encoded labels (n,).
         rows: Positions of the documents of each side.
+        weights: Weight of each document (n,); None where each weighs the same.
     """
 
     task: Task
@@ -118,6 +123,7 @@ class _Learner:
     ids: Sequence[Sequence[int]]
     labels: Floats
     rows: dict[str, NDArray[np.int64]]
+    weights: Floats | None = None
 
     @property
     def _scale(self) -> tuple[float, float]:
@@ -174,10 +180,12 @@ class _Learner:
 
     def _loss(self, outputs: torch.Tensor, rows: Rows) -> torch.Tensor:
         labels = torch.from_numpy(self.labels[rows])
+        weights = None if self.weights is None else torch.from_numpy(self.weights[rows]).float()
         if self.task.target.kind == "ordinal":
             centre, spread = self._scale
-            return functional.mse_loss(outputs[:, 0], ((labels - centre) / spread).float())
-        return functional.cross_entropy(outputs, labels.long())
+            wanted = ((labels - centre) / spread).float()
+            return weighted_mean(functional.mse_loss, outputs[:, 0], wanted, weights)
+        return weighted_mean(functional.cross_entropy, outputs, labels.long(), weights)
 
     def _figure(self, network: Network) -> float:
         """The metric of record on validation.

@@ -53,6 +53,7 @@ class Problem:
         calibration: How scores are calibrated.
         validation: Share of documents that validates inside a fold.
         seed: Of splits and fits.
+        weights: Weight of each document in a fit (n,); None where each weighs the same.
     """
 
     target: Target
@@ -64,6 +65,12 @@ class Problem:
     calibration: CalibrationName
     validation: float
     seed: int
+    weights: Floats | None = None
+
+    def fit(self, candidate: Candidate, x: NDArray[np.float32], rows: Rows) -> Head:
+        """Fit a head on some rows of the vectors ``x`` (n, d), with their weights."""
+        weights = None if self.weights is None else self.weights[rows]
+        return fit(candidate, self.target, x[rows], self.labels[rows], self.seed, weights)
 
 
 def choose(problem: Problem, features: Features, train: Rows, validation: Rows) -> Choice:
@@ -77,7 +84,7 @@ def choose(problem: Problem, features: Features, train: Rows, validation: Rows) 
     trials = []
     for (layer, pooling), x in features.items():
         for candidate in candidates(problem.settings.heads):
-            head = fit(candidate, problem.target, x[train], y[train], problem.seed)
+            head = problem.fit(candidate, x, train)
             scores = problem.target.score(head.outputs(x[validation]))
             threshold = set_threshold(problem.threshold, problem.target, y[validation], scores)
             figures = compute(problem.target, y[validation], scores, threshold)
@@ -140,7 +147,7 @@ def held_out_scores(problem: Problem, x: Rows, rows: Rows, trial: Trial, folds: 
     scores = np.zeros(len(rows))
     for number in range(folds):
         train, test = rows[fold != number], rows[fold == number]
-        head = fit(trial.candidate, problem.target, x[train], problem.labels[train], problem.seed)
+        head = problem.fit(trial.candidate, x, train)
         scores[fold == number] = problem.target.score(head.outputs(x[test]))
     return scores
 
@@ -175,7 +182,7 @@ def fit_frozen(problem: Problem, features: Features, train: Rows, validation: Ro
     raw = held_out_scores(problem, x, rows, choice.best, folds=5)
     calibration = calibrate(problem.calibration, target, labels, raw)
     threshold = set_threshold(problem.threshold, target, labels, calibration.score_map(raw))
-    head = fit(choice.best.candidate, target, x[rows], labels, problem.seed)
+    head = problem.fit(choice.best.candidate, x, rows)
     return FrozenFit(head=head, choice=choice, calibration=calibration, threshold=threshold)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tamis.corpus.dataset import Dataset
 from tamis.corpus.split import SIDES, Assignment
 from tamis.models.info import TrainedOn
+from tamis.models.replay import replayed, weights_of
 from tamis.models.selection import Problem
 from tamis.models.settings import EncoderSettings, FrozenSettings
 from tamis.task import Task
@@ -25,6 +26,7 @@ def problem_of(task: Task, dataset: Dataset, assignment: Assignment) -> Problem:
         target=task.target,
         metric=task.metric,
         labels=dataset.labels,
+        weights=weights_of(task.retrain.replay, dataset, assignment),
         groups=assignment.leak_groups(dataset),
         settings=frozen,
         threshold=task.threshold,
@@ -50,11 +52,13 @@ def facts(task: Task, assignment: Assignment, head: str, threshold: float) -> di
         "head": head,
         "threshold": threshold,
         "seed": task.seed,
+        "replay": replayed(task.retrain.replay, assignment),
         "trained_on": TrainedOn(
             fingerprint=assignment.fingerprint,
             train=sides["train"],
             validation=sides["validation"],
             test=sides["test"],
+            window=assignment.window,
         ),
     }
 

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from tamis.corpus.split import SIDES, leak_groups, split
+from tamis.corpus.split import SIDES, leak_groups, split, split_keeping
 from tamis.errors import DataError
 from tamis.target import BinaryTarget, OrdinalTarget
 from tamis.task import Split
@@ -102,7 +102,7 @@ def test_known_sides_are_kept_and_their_groups_follow():
     data = random_set(3, size=220, duplicates=0.05)
     first = data.take(np.arange(90))
     before = side_of(split(first, TARGET, Split(), 0))
-    assignment = split(data, TARGET, Split(), 9, known=before)
+    assignment = split_keeping(data, Split(), 9, before)
     after = side_of(assignment)
     assert_no_leak(data.take(~np.isnan(data.labels)), assignment)
     group = assignment.groups
@@ -125,14 +125,14 @@ def test_a_document_tied_to_tested_and_trained_ones_is_tested():
     groups[0] = groups[1] = groups[2] = "one page"
     data = labelled(texts, [float(i % 4) for i in range(size)], groups)
     known = {"doc0": "train", "doc1": "test", "nobody": "test"}
-    side = side_of(split(data, TARGET, Split(), 0, known=known))
+    side = side_of(split_keeping(data, Split(), 0, known))
     assert [side[f"doc{i}"] for i in range(3)] == ["test"] * 3
 
 
 def test_all_documents_known_need_no_draw():
     data = random_set(4, size=60, per_group=1, duplicates=0.0)
     before = side_of(split(data, TARGET, Split(), 0))
-    assert side_of(split(data, TARGET, Split(), 77, known=before)) == before
+    assert side_of(split_keeping(data, Split(), 77, before)) == before
 
 
 def test_too_few_groups_are_refused():
@@ -145,7 +145,7 @@ def test_too_few_groups_are_refused():
     alone = labelled(texts, labels)
     known = {f"doc{i}": "train" for i in range(40)}
     with pytest.raises(DataError, match=r"no document left for validation; 40 groups"):
-        split(alone, TARGET, Split(), 0, known=known)
+        split_keeping(alone, Split(), 0, known)
 
 
 def test_too_few_documents_of_every_class_for_a_small_share_are_refused():
@@ -157,14 +157,98 @@ def test_too_few_documents_of_every_class_for_a_small_share_are_refused():
         assert str(error).startswith("split: ")
 
 
-def test_too_few_new_documents_beside_known_ones_are_refused():
+def test_too_few_new_documents_beside_known_ones_need_no_side_of_their_own():
     texts = [" ".join(f"v{60 * i + k}" for k in range(60)) for i in range(40)]
     data = labelled(texts, [float(i % 4) for i in range(40)])
-    known = {f"doc{i}": SIDES[i % 3] for i in range(32)}
-    try:
-        split(data, TARGET, Split(), 0, known=known)
-    except DataError as error:
-        assert str(error).startswith("split: ")
+    known = {f"doc{i}": SIDES[i % 3] for i in range(39)}
+    side = side_of(split_keeping(data, Split(), 0, known))
+    assert {name: side[name] for name in known} == known
+    assert side["doc39"] in SIDES
+
+
+def plain(count, start=0):
+    return [" ".join(f"v{60 * i + k}" for k in range(60)) for i in range(start, start + count)]
+
+
+def of_files(texts, name, seed=0):
+    """A window of a file: ids and origins hold the file's name and the row, no groups."""
+    origins = [f"{name}#{row}" for row in range(len(texts))]
+    labels = [float(row % 6) for row in range(len(texts))]
+    return labelled(texts, labels, origins, ids=[f"{each}@id" for each in origins], origins=origins)
+
+
+def test_a_document_that_comes_again_falls_on_the_same_side_whatever_else_comes():
+    texts = plain(200)
+    first = split_keeping(of_files(texts[:120], "monday.jsonl"), Split(), 3, {}, (), 0.4)
+    second = split_keeping(of_files(texts[80:][::-1], "tuesday.jsonl"), Split(), 3, {}, (), 0.4)
+    one, other = side_of(first), side_of(second)
+    overlap = range(80, 120)
+    sides = [(one[f"monday.jsonl#{i}@id"], other[f"tuesday.jsonl#{199 - i}@id"]) for i in overlap]
+    assert all(before == after for before, after in sides)
+    assert {before for before, _ in sides} == set(SIDES)
+    third = side_of(split_keeping(of_files(texts[:120], "monday.jsonl"), Split(), 4, {}))
+    assert third != one
+
+
+def test_a_given_group_stays_on_one_side_in_every_window():
+    texts = plain(120)
+    users = [f"user{i % 30}" for i in range(120)]
+    labels = [float(i % 6) for i in range(120)]
+    early, late = (
+        labelled(texts[part], labels[part], users[part], ids=[f"{n}{i}" for i in range(60)])
+        for n, part in (("a", slice(60)), ("b", slice(60, 120)))
+    )
+    side_of_user = []
+    for data in (early, late):
+        side = side_of(split_keeping(data, Split(), 0, {}))
+        names = zip(data.strings("group").tolist(), data.strings("id").tolist(), strict=True)
+        side_of_user.append({user: side[name] for user, name in names})
+    assert side_of_user[0] == side_of_user[1]
+
+
+def test_near_duplicates_of_test_documents_in_a_later_window_are_tested_too():
+    texts = plain(150)
+    early = of_files(texts, "early")
+    before = side_of(split_keeping(early, Split(), 0, {}))
+    near = [f"{text} tail" for text in texts[:50]]
+    ids = early.strings("id").tolist() + [f"late{i}" for i in range(50)]
+    both = labelled(texts + near, [float(i % 6) for i in range(200)], ids=ids)
+    after = side_of(split_keeping(both, Split(), 8, before, [f"late{i}" for i in range(50)], 0.4))
+    assert all(after[f"late{i}"] == before[ids[i]] for i in range(50))
+    assert all(after[name] == side for name, side in before.items())
+
+
+def test_what_once_tested_is_never_trained_on_when_a_near_duplicate_joins_it():
+    texts = plain(100)
+    alone = side_of(split_keeping(of_files(texts, "w"), Split(), 0, {}))
+    joined = of_files([*texts, *(f"{text} more" for text in texts)], "w")
+    later = side_of(split_keeping(joined, Split(), 0, {}))
+    tested = [name for name, side in alone.items() if side == "test"]
+    assert len(tested) > 10
+    assert all(later[name] == "test" for name in tested)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_a_share_of_the_window_tests_and_the_rest_validates_as_ever(share):
+    data = of_files(plain(600), "w")
+    ids = data.strings("id").tolist()
+    assignment = split_keeping(data, Split(), 0, {}, ids[:400], share)
+    assert set(assignment.window) == set(ids[:400])
+    side = side_of(assignment)
+    new = [side[name] for name in ids[:400]]
+    assert new.count("test") / 400 == pytest.approx(share, abs=0.06)
+    assert new.count("validation") / 400 == pytest.approx((1 - share) / 4, abs=0.06)
+    old = [side[name] for name in ids[400:]]
+    assert old.count("test") / 200 == pytest.approx(0.2, abs=0.08)
+
+
+def test_a_larger_share_of_tests_never_makes_a_test_document_train():
+    data = of_files(plain(200), "w")
+    ids = data.strings("id").tolist()
+    small, large = (
+        set(split_keeping(data, Split(), 0, {}, ids, share).sides["test"]) for share in (0.2, 0.5)
+    )
+    assert small < large
 
 
 def test_positions_and_groups_are_those_of_the_dataset():

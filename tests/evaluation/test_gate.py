@@ -157,7 +157,7 @@ def test_challenger_must_hold_the_old_and_gain_on_the_new(metric):
     assert decision.passed, decision.reasons
     assert comparison.new.gain.low > 0
     assert comparison.old.gain.n == 200
-    assert "200 documents" in decision.reasons[1].detail
+    assert "200 test documents" in decision.reasons[1].detail
     for old, new, failing in ((forgot, gained, "old_period"), (kept, lost, "new_period")):
         decision, _ = periods(old, new, metric, margin)
         assert [r.check for r in decision.reasons if not r.passed] == [failing]
