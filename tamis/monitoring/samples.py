@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Words = Any
 """A sparse matrix (n, WORDS) of 0 and 1: which hashed words a document has."""
 WORDS = 4_096
+REFERENCE = 4_000
+"""Documents of a reference that are looked at; a seeded sample of more."""
 Strings = NDArray[np.str_]
 
 

@@ -26,6 +26,9 @@ class CalibrationSettings(Strict):
     """Windows that are drawn."""
     permutations: Annotated[int, Field(ge=99, le=100_000)] = 999
     """Permutations where a test is calibrated on the window itself."""
+    by_groups: bool = False
+    """Documents of one page or module arrive together, and windows do not say which: thresholds are
+    found on windows drawn by whole groups of the reference."""
 
 
 class PerformanceLimits(Strict):
