@@ -21,6 +21,7 @@ from cli import (
     filter,
     inspect,
     keys,
+    monitor,
     package,
     release,
     requests,
@@ -52,6 +53,7 @@ app.command("explain")(explain.explain)
 app.command("select")(select.select)
 app.command("inspect")(inspect.inspect)
 app.command("annotate")(annotate.annotate)
+app.command("monitor")(monitor.monitor)
 app.command("retrain")(retrain.retrain)
 app.command("behaviour")(behaviour.behaviour)
 app.command("serve")(serve.serve)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from deployment.vertex.schedules import Schedules
     from tamis.task import Task
 
+SCHEDULED = "scheduled"
+"""A moment that is the run's own."""
 app = typer.Typer(help="Schedules of a stack on Vertex AI.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Of a schedule, as `schedule list` shows it.")]
 
@@ -25,6 +27,7 @@ class Verb(StrEnum):
     train = "train"
     filter = "filter"
     retrain = "retrain"
+    monitor = "monitor"
 
 
 @app.command("create")
@@ -37,7 +40,8 @@ def create(
         str | None, typer.Option("--name", help="Of the schedule; TASK-VERB by default.")
     ] = None,
     inputs: Annotated[
-        list[str] | None, typer.Option("--input", "-i", help="Of a filter: URLs of shards.")
+        list[str] | None,
+        typer.Option("--input", "-i", help="Of a filter or monitor: URLs of shards."),
     ] = None,
     output: Annotated[
         str | None,
@@ -45,7 +49,11 @@ def create(
     ] = None,
     settings: Settings = [],  # noqa: B006
 ) -> None:
-    """Make a schedule; each run takes the champion and the documents that are there then."""
+    """Make a schedule; each run takes the champion and the documents that are there then.
+
+    On Vertex AI a scheduled monitor looks and keeps its report. What it finds is acted on by
+    `monitor --retrain-on-drift` elsewhere: cron, Cloud Scheduler, a workflow, or `listen`.
+    """
     from cli.plan import console, prepare
     from deployment.session import open_session
     from deployment.vertex.schedules import check_cron
@@ -132,7 +140,8 @@ def _require_remote(stack: str, verb: Verb, task: str, cron: str) -> None:
     from tamis.errors import StackError
 
     if isinstance(load_stack(stack), LocalStack):
-        line = f"{cron} cd THE_PROJECT && .venv/bin/python run.py {verb.value} --task {task}"
+        more = " --retrain-on-drift --trigger cron" if verb is Verb.monitor else ""
+        line = f"{cron} cd THE_PROJECT && .venv/bin/python run.py {verb.value} --task {task}{more}"
         raise StackError(
             f"schedule: given --stack {stack}; allowed: a stack on Vertex AI; here cron does it: "
             f"{line}"
@@ -149,12 +158,21 @@ def _plan(
     if verb is Verb.train:
         from pipelines.training import training
 
-        return training, common | {"stamp": "scheduled", "ledger": session.ledger}
+        return training, common | {"stamp": SCHEDULED, "ledger": session.ledger}
     if verb is Verb.retrain:
         from pipelines.retraining import retraining
 
-        stamps = {"stamp": "scheduled", "window_stamp": "scheduled", "champion_version": CHAMPION}
+        stamps = {"stamp": SCHEDULED, "window_stamp": SCHEDULED, "champion_version": CHAMPION}
         return retraining, common | stamps | {"ledger": session.ledger}
+    if verb is Verb.monitor:
+        from deployment.paths import require_urls
+        from deployment.watching import WatchRequest, record_of
+        from pipelines.monitoring import monitoring
+
+        require_urls("--input", inputs)
+        history = record_of(session.shared, task.name)
+        watch = WatchRequest(window=tuple(inputs), at=SCHEDULED, history=history, version=CHAMPION)
+        return monitoring, common | {"request": watch}
     from deployment.filtering import FilterRequest, check_inputs
     from pipelines.filtering import filtering
 

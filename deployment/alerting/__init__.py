@@ -1,0 +1,1 @@
+"""What people are told: Slack through ZenML's alerter, or any receiver of JSON."""
