@@ -1,6 +1,6 @@
 # Tamis. `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo dashboard check test test-vertex bench bench-filter bench-serving bench-gpu clean
+.PHONY: help setup system demo dashboard monitoring check test test-vertex bench bench-filter bench-serving bench-gpu clean
 
 # Python 3.11 or 3.12, whichever is there.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -57,6 +57,12 @@ demo: setup ## Train, filter, retrain on real text; print what came of it.
 
 dashboard: setup ## Open the ZenML dashboard and the MLflow UI on what is there.
 	@$(BIN)/python run.py dashboard
+
+# Such as MONITORING="--service http://127.0.0.1:8080 --listener http://127.0.0.1:3010 --token-file FILE".
+MONITORING ?=
+
+monitoring: setup ## Prometheus and Alertmanager on the service that runs here, until Ctrl-C.
+	@$(BIN)/python -m deployment.monitoring.run $(MONITORING)
 
 check: setup $(LINT)/lint.stamp ## Lint, format and types; manifests, images and workflows.
 	@$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Lint manifests, images and workflows: `python -m deployment.lint [--complete]`.
+"""Lint manifests, images, workflows and monitoring: `python -m deployment.lint [--complete]`.
 
 With ``--complete`` a check whose program is missing is a finding; without, a notice.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from deployment.lint import containers, kubernetes, workflows
+from deployment.lint import containers, kubernetes, monitoring, workflows
 from deployment.lint.tools import NotInstalled
 
 CHECKS: dict[str, Callable[[Path], Iterator[str]]] = {
@@ -24,6 +24,10 @@ CHECKS: dict[str, Callable[[Path], Iterator[str]]] = {
     "zizmor": workflows.zizmor_findings,
     "actionlint": workflows.actionlint_findings,
     "workflows": workflows.policy_findings,
+    "prometheus": monitoring.rule_findings,
+    "alerts": monitoring.rule_test_findings,
+    "alertmanager": monitoring.route_findings,
+    "dashboards": monitoring.dashboard_findings,
 }
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
         print(finding, file=sys.stderr)  # noqa: T201
     if not findings:
         done = len(CHECKS) - len(skipped)
-        print(f"Manifests, images and workflows: {done} checks, no finding")  # noqa: T201
+        print(f"Manifests, images, workflows, monitoring: {done} checks, no finding")  # noqa: T201
     return 1 if findings else 0
 
 

@@ -108,8 +108,9 @@ def _files(folder: Path, compose: dict[str, Any]) -> Iterator[str]:
 
 
 def configuration_findings(root: Path) -> Iterator[str]:
-    """Configuration beside the compose file that is no YAML."""
-    for file in sorted((root / "deployment/compose").rglob("*.y*ml")):
+    """Configuration of what the compose file starts that is no YAML."""
+    folders = (root / "deployment/compose", root / "deployment/monitoring")
+    for file in sorted(file for folder in folders for file in folder.rglob("*.y*ml")):
         try:
             yaml.safe_load(file.read_text("utf-8"))
         except yaml.YAMLError as error:

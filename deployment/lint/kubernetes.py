@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deployment.lint.pods import PORT, container_findings, pod_findings
+from deployment.lint.pods import PORT, container_findings, pod_findings, size_findings
 from deployment.lint.tools import NotInstalled, documents, output, program, relative
 
 K8S = "deployment/k8s"
@@ -181,6 +181,9 @@ def cloud_run_findings(root: Path) -> Iterator[str]:
         found, problems = documents(file.read_text("utf-8"), where)
         yield from problems
         for manifest in found:
+            if manifest.get("kind") == "Job":
+                yield from _job(where, manifest)
+                continue
             yield from _against(where, manifest, schema)
             revision = manifest.get("spec", {}).get("template", {}).get("spec", {})
             own = {"containerConcurrency", "timeoutSeconds"}
@@ -195,3 +198,16 @@ def cloud_run_findings(root: Path) -> Iterator[str]:
             for container in pod.get("containers", ()):
                 inside = f"{where}: {container.get('name')}"
                 yield from container_findings(inside, container, _CLOUD_RUN_PROBES)
+
+
+def _job(where: str, manifest: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a job of Cloud Run."""
+    schema = json.loads((_CUSTOM / "cloud_run_job.json").read_text("utf-8"))
+    yield from _against(where, manifest, schema)
+    execution = manifest.get("spec", {}).get("template", {}).get("spec", {})
+    task = execution.get("template", {}).get("spec", {})
+    pod = {key: value for key, value in task.items() if key not in ("maxRetries", "timeoutSeconds")}
+    as_pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "task"}, "spec": pod}
+    yield from _schema(where, as_pod)
+    for container in pod.get("containers", ()):
+        yield from size_findings(f"{where}: {container.get('name')}", container)

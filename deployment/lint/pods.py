@@ -43,14 +43,8 @@ def pod_findings(where: str, spec: Mapping[str, Any]) -> Iterator[str]:
 def container_findings(
     where: str, container: Mapping[str, Any], probes: Collection[str] = tuple(PROBES)
 ) -> Iterator[str]:
-    """What is wrong with a container: its image, its size, its probes, its keys."""
-    image = str(container.get("image", ""))
-    if not PINNED.match(image):
-        yield f"{where}: image {image!r} names neither a version nor a digest"
-    resources = container.get("resources", {})
-    for amount in ("cpu", "memory"):
-        if amount not in resources.get("limits", {}):
-            yield f"{where}: no limit of {amount}"
+    """What is wrong with a container that serves: its image, its size, its probes, its keys."""
+    yield from size_findings(where, container)
     ports = {port.get("name"): port.get("containerPort") for port in container.get("ports", ())}
     if PORT not in ports.values():
         yield f"{where}: port {PORT} of the service is not there"
@@ -65,6 +59,17 @@ def container_findings(
         if ports.get(port, port) != PORT:
             yield f"{where}: {name} asks port {port}; it is {PORT}"
     yield from _keys(where, container)
+
+
+def size_findings(where: str, container: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the image and the size of a container."""
+    image = str(container.get("image", ""))
+    if not PINNED.match(image):
+        yield f"{where}: image {image!r} names neither a version nor a digest"
+    resources = container.get("resources", {})
+    for amount in ("cpu", "memory"):
+        if amount not in resources.get("limits", {}):
+            yield f"{where}: no limit of {amount}"
 
 
 def _keys(where: str, container: Mapping[str, Any]) -> Iterator[str]:

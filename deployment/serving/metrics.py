@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tamis.serving.model import ServedModel
+from tamis.serving.model import ReferenceScores, ServedModel, score_edges
 
 _SECONDS = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0,
     30.0,
 )  # fmt: skip
 _CHARACTERS = (30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
-_BUCKETS = 20
 
 
 def exposition() -> tuple[bytes, str]:
@@ -28,20 +27,15 @@ def exposition() -> tuple[bytes, str]:
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-def score_edges(scale: tuple[float, ...]) -> tuple[float, ...]:
-    """Upper edges of the score histogram: equal steps over the scale."""
-    low, high = scale
-    return tuple(round(low + (high - low) * step / _BUCKETS, 6) for step in range(1, _BUCKETS + 1))
-
-
 class Metrics:
     """The figures of one process, by the names that alerts and releases know.
 
     Args:
         served: What is served.
+        queue: Documents that may wait in this process.
     """
 
-    def __init__(self, served: ServedModel) -> None:
+    def __init__(self, served: ServedModel, queue: int) -> None:
         import prometheus_client as prometheus
 
         self.requests = prometheus.Counter(
@@ -62,6 +56,10 @@ class Metrics:
         self.queue = prometheus.Gauge(
             "tamis_queue_documents", "Documents that wait.", multiprocess_mode="livesum"
         )
+        self.room = prometheus.Gauge(
+            "tamis_queue_limit_documents", "Documents that may wait.", multiprocess_mode="livesum"
+        )
+        self.room.set(queue)
         self.rejected = prometheus.Counter(
             "tamis_rejected", "Requests that were refused, by reason.", ["reason"]
         )
@@ -74,10 +72,39 @@ class Metrics:
             "tamis_model_info", "Which model is served.", [*facts], multiprocess_mode="livemax"
         )
         model.labels(**facts).set(1)
+        if served.reference is not None:
+            self._refer(served.reference, score_edges(served.scale))
         self._kept = self.documents.labels(decision="keep")
         self._dropped = self.documents.labels(decision="drop")
         self._known: dict[tuple[str, int], Any] = {}
         self._times: dict[str, Any] = {}
+
+    def _refer(self, reference: ReferenceScores, edges: tuple[float, ...]) -> None:
+        """Show what the served model's own scores were, in the buckets of ``tamis_score``."""
+        import prometheus_client as prometheus
+        from prometheus_client.utils import floatToGoString
+
+        documents = prometheus.Gauge(
+            "tamis_reference_documents",
+            "Documents of the served model's reference.",
+            multiprocess_mode="livemax",
+        )
+        documents.set(reference.documents)
+        kept = prometheus.Gauge(
+            "tamis_reference_kept_ratio",
+            "Share of the reference's documents that the served model keeps.",
+            multiprocess_mode="livemax",
+        )
+        kept.set(reference.kept / reference.documents)
+        scores = prometheus.Gauge(
+            "tamis_reference_score_bucket",
+            "Documents of the reference with at most this score.",
+            ["le"],
+            multiprocess_mode="livemax",
+        )
+        counts = (*reference.at_most, reference.documents)
+        for edge, count in zip((*edges, float("inf")), counts, strict=True):
+            scores.labels(le=floatToGoString(edge)).set(count)  # type: ignore[no-untyped-call]
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count a request."""

@@ -14,13 +14,21 @@ from tamis.corpus.sources import ingest
 from tamis.errors import ModelError
 from tamis.fingerprint import code_fingerprint
 from tamis.machine import gpu_name
-from tamis.models.classifier import digest, load_classifier, read_info
+from tamis.models.classifier import Classifier, digest, load_classifier, read_info
 from tamis.scoring.backends.choose import BackendChoice
 from tamis.scoring.backends.folder import export
 from tamis.scoring.load import LoadScorer
 from tamis.scoring.plan import SiftPlan
 from tamis.scoring.settings import BackendName
-from tamis.serving.model import CLASSIFIER, FILE, PROBES, Probe, ServedModel
+from tamis.serving.model import (
+    CLASSIFIER,
+    FILE,
+    PROBES,
+    Probe,
+    ReferenceScores,
+    ServedModel,
+    reference_scores,
+)
 from tamis.task import Task
 
 _CODE = ("tamis/**/*.py", "deployment/**/*.py")
@@ -50,7 +58,7 @@ def prepare(task: Task, version: Version, home: Path, backend: BackendName | Non
     choice = choose_backend(task, source, home, backend)
     name = f"{version.version}-{version.tags['digest'][:12]}-{choice.backend}"
     target = home / "serving" / "models" / task.name / name
-    served = _describe(task, version, source, choice)
+    served = _describe(task, version, source, choice, home)
     if _same(target, served):
         return target
     files = export(source, choice.backend, home / "exports")
@@ -62,7 +70,8 @@ def prepare(task: Task, version: Version, home: Path, backend: BackendName | Non
         probes = tuple(
             Probe(text=text, score=float(scorer.score([text]).values[0])) for text in PROBES
         )
-        complete = served.model_copy(update={"probes": probes})
+        reference = served.reference or _own_reference(scorer, served)
+        complete = served.model_copy(update={"probes": probes, "reference": reference})
         (folder / FILE).write_text(complete.model_dump_json(indent=1), "utf-8")
         if target.is_dir():
             target.rename(Path(staging) / "before")
@@ -102,7 +111,9 @@ def choose_backend(
     return backend_by(plan, texts, reference, task.scoring, home, task.seed)
 
 
-def _describe(task: Task, version: Version, source: Path, choice: BackendChoice) -> ServedModel:
+def _describe(
+    task: Task, version: Version, source: Path, choice: BackendChoice, home: Path
+) -> ServedModel:
     info = read_info(source)
     return ServedModel(
         task=task.name,
@@ -114,8 +125,29 @@ def _describe(task: Task, version: Version, source: Path, choice: BackendChoice)
         scale=info.target.scale,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         code_version=code_fingerprint(_CODE),
+        reference=_profiled_reference(version, home, info.threshold, info.target.scale),
         settings=task.serve,
     )
+
+
+def _profiled_reference(
+    version: Version, home: Path, threshold: float, scale: tuple[float, ...]
+) -> ReferenceScores | None:
+    """Scores of the version's profile, of documents that had no part in them; None without one."""
+    from deployment.profiles import PROFILE
+    from tamis.monitoring.profile import load_profile
+
+    found = Registry().download_attached(version, PROFILE, home / "models")
+    if found is None:
+        return None
+    return reference_scores(load_profile(found).current().scores, threshold, scale)
+
+
+def _own_reference(scorer: object, served: ServedModel) -> ReferenceScores | None:
+    """Scores of documents that the classifier was trained on, where no others are known."""
+    if not isinstance(scorer, Classifier):
+        return None
+    return reference_scores(scorer.reference_scores, served.threshold, served.scale)
 
 
 def _same(folder: Path, served: ServedModel) -> bool:
@@ -124,5 +156,6 @@ def _same(folder: Path, served: ServedModel) -> bool:
         there = ServedModel.model_validate_json((folder / FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    update = {"probes": there.probes, "created": there.created}
+    reference = served.reference or there.reference
+    update = {"probes": there.probes, "created": there.created, "reference": reference}
     return there == served.model_copy(update=update)

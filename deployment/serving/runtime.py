@@ -61,7 +61,7 @@ class Runtime:
         self.environment = environment
         self.served = environment.served
         self.settings = environment.settings
-        self.metrics = Metrics(self.served)
+        self.metrics = Metrics(self.served, self.settings.queue_documents)
         self.log: RequestLog | None = None
         self.feedback: FeedbackLog | None = None
         if environment.log is not None and self.settings.log.enabled:

@@ -7,15 +7,19 @@ classifier/           what ``load_backend`` reads
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, model_validator
 
-from tamis.config import Items, Strict
+from tamis.config import Items, Strict, wrong
 from tamis.errors import ModelError
 from tamis.models.classifier import Classifier
 from tamis.scoring.settings import BackendName
 from tamis.serving.settings import ServeSettings
+from tamis.target import Floats
 
 FILE = "serving.json"
 CLASSIFIER = "classifier"
@@ -28,6 +32,9 @@ PROBES = (
 """What the self-test scores: prose, an advertisement, and nothing at all."""
 _SAME = 0.02
 """Largest difference of a probe's score, as a share of the scale: another machine's arithmetic."""
+_BUCKETS = 20
+_DECIMALS = 6
+Count = Annotated[int, Field(ge=0)]
 
 
 class Probe(Strict):
@@ -35,6 +42,30 @@ class Probe(Strict):
 
     text: str
     score: float
+
+
+class ReferenceScores(Strict):
+    """How the scores of the model's reference documents lie: what live scores are held against.
+
+    Attributes:
+        documents: How many.
+        kept: Those of them at or above the threshold.
+        at_most: Those with at most each of ``score_edges``.
+    """
+
+    documents: Annotated[int, Field(ge=1)]
+    kept: Count
+    at_most: Items[Count]
+
+    @model_validator(mode="after")
+    def _counts_rise(self) -> ReferenceScores:
+        steps = (0, *self.at_most, self.documents)
+        if len(self.at_most) != _BUCKETS or any(a > b for a, b in pairwise(steps)):
+            allowed = f"{_BUCKETS} numbers that never fall, the last at most {self.documents}"
+            raise wrong("at_most", self.at_most, allowed)
+        if self.kept > self.documents:
+            raise wrong("kept", self.kept, f"at most {self.documents}")
+        return self
 
 
 class ServedModel(Strict):
@@ -51,6 +82,7 @@ class ServedModel(Strict):
         created: When the folder was made, ISO 8601.
         code_version: Of the code that made it.
         probes: For the self-test.
+        reference: Scores of documents like those that it learned from; None where not known.
         settings: How it is served.
     """
 
@@ -65,12 +97,35 @@ class ServedModel(Strict):
     created: str
     code_version: str = ""
     probes: Items[Probe] = ()
+    reference: ReferenceScores | None = None
     settings: ServeSettings = ServeSettings()
 
     @property
     def name(self) -> str:
         """Task and version, as every row and log line has it."""
         return f"{self.task}/{self.version}"
+
+
+def score_edges(scale: tuple[float, ...]) -> tuple[float, ...]:
+    """Upper edges of the buckets that scores are counted in: equal steps over the scale."""
+    low, high = scale
+    steps = range(1, _BUCKETS + 1)
+    return tuple(round(low + (high - low) * step / _BUCKETS, _DECIMALS) for step in steps)
+
+
+def reference_scores(
+    scores: Floats, threshold: float, scale: tuple[float, ...]
+) -> ReferenceScores | None:
+    """Scores (n,) as a service compares its own with them; None where none is a number."""
+    known = np.sort(np.round(scores[np.isfinite(scores)], _DECIMALS))
+    if not len(known):
+        return None
+    at_most = np.searchsorted(known, score_edges(scale), side="right")
+    return ReferenceScores(
+        documents=len(known),
+        kept=int((known >= threshold).sum()),
+        at_most=tuple(int(count) for count in at_most),
+    )
 
 
 def read_served(folder: Path | str) -> ServedModel:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from tamis.errors import ModelError
 from tamis.models.classifier import Scores
@@ -7,9 +8,12 @@ from tamis.serving.model import (
     FILE,
     PROBES,
     Probe,
+    ReferenceScores,
     ServedModel,
     load_served,
     read_served,
+    reference_scores,
+    score_edges,
     self_test,
 )
 
@@ -59,3 +63,27 @@ def test_the_self_test_wants_the_scores_of_the_probes(value, wrong):
 
 def test_nothing_to_probe_is_no_failure():
     assert self_test(Says(9.0), SERVED.model_copy(update={"probes": ()})) is None
+
+
+def test_reference_scores_are_counted_as_a_service_counts_its_own():
+    edges = score_edges((0.0, 5.0))
+    assert (len(edges), edges[0], edges[-1]) == (20, 0.25, 5.0)
+    scores = np.array([0.0, 0.25, 0.2500004, 0.26, 2.5, 5.0, 7.0, np.nan])
+    found = reference_scores(scores, 2.5, (0.0, 5.0))
+    assert (found.documents, found.kept) == (7, 3)
+    assert found.at_most[:2] == (3, 4), "what is rounded to an edge is at it"
+    assert found.at_most[8:10] == (4, 5)
+    assert found.at_most[-1] == 6, "what is above the scale is in no bucket but the last"
+    known = SERVED.model_copy(update={"reference": found})
+    assert ServedModel.model_validate_json(known.model_dump_json()) == known
+    assert reference_scores(np.array([np.nan]), 2.5, (0.0, 5.0)) is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"at_most": (1,) * 19}, {"at_most": (2, *(1,) * 19)}, {"at_most": (9,) * 20},
+              {"kept": 9}, {"documents": 0}],
+)  # fmt: skip
+def test_counts_that_cannot_be_are_refused(wrong):
+    given = {"documents": 8, "kept": 3, "at_most": (1,) * 20} | wrong
+    with pytest.raises(ValidationError):
+        ReferenceScores(**given)

@@ -7,7 +7,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[3]
 LINTED = ("deployment/k8s", "deployment/cloud_run", "deployment/compose", "deployment/images",
-          ".github")  # fmt: skip
+          "deployment/monitoring", ".github")  # fmt: skip
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def test_verbs_and_options_are_there():
         for call in re.findall(r"(?:run\.py|^\s*tamis) ([a-z].*)$", joined, re.MULTILINE):
             words = shlex.split(call.split("||")[0].replace('"${chosen[@]}"', "--version 1"))
             asked.append((where, words[0], [w for w in words if w.startswith("--")]))
-    assert {verb for _, verb, _ in asked} == {"train", "retrain", "package", "release"}
+    assert {verb for _, verb, _ in asked} == {"train", "monitor", "package", "release"}
     for where, verb, options in asked:
         there = {name for option in known[verb].params for name in option.opts}
         assert set(options) <= there, f"{where}: {verb}"

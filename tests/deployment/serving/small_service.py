@@ -17,7 +17,7 @@ from tamis.models.classifier import digest
 from tamis.models.linear_training import train_linear
 from tamis.models.settings import LinearSettings
 from tamis.serving.keys import ApiKey, hash_of, write_keys
-from tamis.serving.model import CLASSIFIER, FILE, Probe, ServedModel
+from tamis.serving.model import CLASSIFIER, FILE, Probe, ServedModel, reference_scores
 from tests.tiny import ORDINAL, easy_set, tiny_task
 
 KEY = "tamis_a-key-for-tests"
@@ -88,6 +88,7 @@ def save_served(folder, settings=None):
     classifier = trained.classifier
     classifier.save(folder / CLASSIFIER)
     text = "proof theorem word1 lemma"
+    info = classifier.info
     served = ServedModel(
         task="toy",
         version="1",
@@ -97,6 +98,7 @@ def save_served(folder, settings=None):
         scale=classifier.info.target.scale,
         created="2026-01-01T00:00:00+00:00",
         probes=(Probe(text=text, score=float(classifier.score([text]).values[0])),),
+        reference=reference_scores(classifier.reference_scores, info.threshold, info.target.scale),
     )
     (folder / FILE).write_text(served.model_dump_json(), "utf-8")
     return folder

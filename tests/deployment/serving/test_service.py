@@ -229,6 +229,22 @@ def test_figures_count_what_happened(service):
     assert figure('tamis_model_info{backend="torch"') == 1
 
 
+def test_figures_of_the_reference_have_the_buckets_of_live_scores(service):
+    text = service.ask("/metrics").body.decode()
+    edges = {
+        name: re.findall(rf'^{name}_bucket{{le="([^"]+)"}} ', text, re.MULTILINE)
+        for name in ("tamis_score", "tamis_reference_score")
+    }
+    assert set(edges["tamis_score"]) == set(edges["tamis_reference_score"])
+    assert len(edges["tamis_reference_score"]) == 21
+    figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+    documents = float(figures["tamis_reference_documents"])
+    assert documents > 0
+    assert float(figures['tamis_reference_score_bucket{le="+Inf"}']) == documents
+    assert 0 < float(figures["tamis_reference_kept_ratio"]) < 1
+    assert float(figures["tamis_queue_limit_documents"]) == 512
+
+
 def test_a_service_at_its_limits_turns_away_and_recovers(model, tmp_path):
     with serving(tmp_path, model, queue_documents=1, rate={"requests_per_minute": 60}) as small:
         found = []
