@@ -13,6 +13,7 @@ STEPS = (
     "annotate",
     "attach",
     "behave",
+    "calibrate_alarm",
     "choose_backend",
     "choose_documents",
     "compare",
@@ -29,6 +30,7 @@ STEPS = (
     "promote_or_refuse",
     "rank_variants",
     "register",
+    "remember",
     "score_sample",
     "sift",
     "split",
@@ -37,6 +39,7 @@ STEPS = (
     "try_variant",
     "tune",
     "validate",
+    "watch",
 )
 """Steps of all pipelines, which may be given machines of their own."""
 DEFAULT = "default"
