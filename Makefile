@@ -1,6 +1,6 @@
 # Tamis. `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo dashboard monitoring check test test-vertex bench bench-filter bench-serving bench-gpu clean
+.PHONY: help setup system demo dashboard monitoring check test test-vertex bench bench-filter bench-serving bench-drift bench-gpu clean
 
 # Python 3.11 or 3.12, whichever is there.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -84,6 +84,9 @@ bench-filter: setup ## Stages of the filter beside datatrove's, on the same docu
 
 bench-serving: setup ## The service beside FastAPI and MLflow under load, on the same documents.
 	@$(BIN)/python bench/serving.py
+
+bench-drift: setup ## The alarm beside Evidently and KS with Bonferroni, on the same windows of real text.
+	@$(BIN)/python bench/drift.py
 
 bench-gpu: setup ## Packed encoder beside padded loops; says what it ran on.
 	@$(BIN)/python bench/gpu.py

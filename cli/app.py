@@ -21,6 +21,7 @@ from cli import (
     filter,
     inspect,
     keys,
+    listen,
     monitor,
     package,
     release,
@@ -53,6 +54,7 @@ app.command("explain")(explain.explain)
 app.command("select")(select.select)
 app.command("inspect")(inspect.inspect)
 app.command("annotate")(annotate.annotate)
+app.command("listen")(listen.listen)
 app.command("monitor")(monitor.monitor)
 app.command("retrain")(retrain.retrain)
 app.command("behaviour")(behaviour.behaviour)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from tamis.errors import DataError
 from tamis.monitoring.alarm import alarm_rate, window_level
 from tamis.monitoring.detectors import Detector, names, pooled_detectors, statistics
 from tamis.monitoring.permutation import (
+    TAIL,
     Scale,
     combine,
     group_numbers,
@@ -78,6 +79,9 @@ class Bar(BaseModel):
         unit: What its value is.
         expected: Its mean over windows that did not change.
         threshold: The bar.
+        start: Where the largest tenth of the values begins.
+        slope: By which a value above it is standardised (see ``permutation.Scale``); None where
+            there are too few.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,6 +90,14 @@ class Bar(BaseModel):
     unit: str
     expected: float
     threshold: float
+    start: float
+    slope: float | None
+
+    def score(self, value: float) -> float:
+        """The standardised value of one in the tail; 0 of any other."""
+        if self.slope is None or value <= self.start:
+            return 0.0
+        return (value - self.start) * self.slope - math.log(TAIL)
 
 
 class Calibration(BaseModel):
@@ -135,9 +147,16 @@ class Calibration(BaseModel):
         """Whether what was measured agrees with the budget."""
         return self.alarms[1] <= self.budget
 
-    def p(self, score: float) -> float:
-        """Share of windows drawn by groups whose score was as high; 0 where they do not decide."""
-        return _among(self.highest, self.resamples, score) if self.by_groups else 0.0
+    def p(self, values: Mapping[str, float]) -> float:
+        """Share of windows drawn by groups that were as far off; 0 where they do not decide.
+
+        Args:
+            values: Of the tests, by name.
+        """
+        if not self.by_groups:
+            return 0.0
+        found = [bar.score(values[bar.name]) for bar in self.bars if bar.name in values]
+        return _among(self.highest, self.resamples, max(found, default=0.0))
 
     def to_html(self) -> str:
         """One self-contained page."""
@@ -200,12 +219,14 @@ def calibrate(reference: Sample, settings: MonitorSettings, window: int, seed: i
             "needed, and a reference of twice as many"
         )
     rows = np.arange(count)
-    detectors = pooled_detectors(reference.take(rows[drawn:]), reference.take(rows[:drawn]))
+    rest = count - drawn
+    # In this order, so that a column of the labels is a document of the reference.
+    detectors = pooled_detectors(reference.take(rows[:rest]), reference.take(rows[rest:]))
     if not detectors:
         raise DataError("calibration: the reference has nothing that differs between documents")
     level = window_level(settings, count, window)
     rng = np.random.default_rng(seed)
-    rest, draws = count - drawn, settings.calibration
+    draws = settings.calibration
     # One law for all windows: its own chance must be small beside that of the resamples.
     permutations = max(3 * draws.permutations, min(math.ceil(10 / level), MOST))
 
@@ -292,6 +313,13 @@ def _bars(
         bar = upper[min(allowed, len(upper)) - 1]
         critical = np.maximum(critical, [scale.value(bar) for scale in scales])
     return tuple(
-        Bar(name=name, unit=unit, expected=float(null[:, j].mean()), threshold=float(critical[j]))
+        Bar(
+            name=name,
+            unit=unit,
+            expected=float(null[:, j].mean()),
+            threshold=float(critical[j]),
+            start=scales[j].start,
+            slope=scales[j].slope,
+        )
         for j, (name, unit) in enumerate(names(detectors))
     )

@@ -178,8 +178,9 @@ def drift_between(
     tests = _results(detectors, values, combined)
     p, bar = combined.p, ""
     if calibration is not None and calibration.by_groups and groups is None:
-        p = max(p, calibration.p(combined.score))
-        bar = f"; {calibration.p(combined.score):.2g} of windows drawn by groups are as far off"
+        drawn = calibration.p({test.name: test.value for test in tests})
+        p = max(p, drawn)
+        bar = f"; of windows drawn by groups {drawn:.1%} are as far off"
     drifted = enough.passed and p <= level
     reasons = [enough, *(_reason(test, level, p) for test in tests)]
     reasons.append(

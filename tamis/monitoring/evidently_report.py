@@ -10,7 +10,7 @@ import numpy as np
 from tamis.monitoring.samples import Sample
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped]
 
     from tamis.monitoring.monitored import MonitorWindow
     from tamis.monitoring.profile import ReferenceProfile
@@ -42,8 +42,15 @@ def evidently_html(profile: ReferenceProfile, window: MonitorWindow, seed: int =
     columns = _columns(theirs, mine)
     if not columns:
         return ""
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset, DataSummaryPreset
+    from evidently import (  # type: ignore[import-untyped]
+        DataDefinition,
+        Dataset,
+        Report,
+    )
+    from evidently.presets import (  # type: ignore[import-untyped]
+        DataDriftPreset,
+        DataSummaryPreset,
+    )
 
     definition = DataDefinition(
         numerical_columns=[name for name, kind in columns.items() if kind == "number"],
@@ -64,7 +71,7 @@ def evidently_html(profile: ReferenceProfile, window: MonitorWindow, seed: int =
 
 def _columns(theirs: Sample, mine: Sample) -> dict[str, str]:
     """Columns that both sides have something in, and whether they are numbers or names."""
-    found = {}
+    found: dict[str, str] = {}
     if all(np.isfinite(side.scores).sum() >= _FEWEST for side in (theirs, mine)):
         found |= {"score": "number", "decision": "name"}
     if all((side.characters > 0).any() for side in (theirs, mine)):
@@ -77,7 +84,7 @@ def _columns(theirs: Sample, mine: Sample) -> dict[str, str]:
 
 def _known_names(theirs: Sample, mine: Sample) -> dict[str, set[str]]:
     """The names that are frequent on either side."""
-    found = {}
+    found: dict[str, set[str]] = {}
     for name in ("languages", "sources"):
         both = np.concatenate([getattr(theirs, name), getattr(mine, name)])
         values, counts = np.unique(both, return_counts=True)

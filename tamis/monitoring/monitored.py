@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from tamis.models.encoder import Progress
 
 Floats = NDArray[np.float64]
+COUNTS = (
+    "records", "others", "shadows", "dropped", "quarantined", "taken_out", "taken_out_repeated",
+    "with_text", "without_text", "empty", "broken_encoding", "repeated", "scored", "computed",
+    "score_asked", "without_score", "labelled", "bad_labels", "unknown_labels",
+    "labelled_without_score", "left_out", "unreadable_files",
+)  # fmt: skip
+"""What is counted of a window; see ``MonitorWindow``."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +57,15 @@ class MonitorWindow:
 
     - ``records`` of the model; ``others``, ``shadows``: of other versions, left out
     - ``dropped``, ``quarantined``: that the log had no room for; that are no records
-    - ``taken_out``: that the filter took out before a score, left out
-    - ``with_text``, ``empty``, ``broken_encoding``, ``repeated``
+    - ``taken_out``: that the filter took out before a score, left out;
+      ``taken_out_repeated``: of those, as exact duplicates, counted apart
+    - ``with_text``; ``without_text``: rows of files in which there is none
+    - ``empty``, ``broken_encoding``; ``repeated``: whose text came before
     - ``scored``: with a score of this model; ``computed``: of the sample, scored here
     - ``score_asked``, ``without_score``: that should have one, and that have none
     - ``labelled``, ``bad_labels``, ``unknown_labels``, ``labelled_without_score``
     - ``left_out``: of the sample, without the text or vector that the others have
+    - ``unreadable_files``: of a filter's output
 
     Attributes:
         sample: Documents, each once, at most ``monitor.max_documents``.
@@ -139,7 +149,7 @@ def finish(
         end=end,
         source=source,
         fingerprint=gathered.fingerprint(),
-        counts=dict(sorted(counts.items())),
+        counts=dict(sorted({**dict.fromkeys(COUNTS, 0), **counts}.items())),
     )
 
 

@@ -24,7 +24,7 @@ _STYLE = Html("""<style>
   padding: .45rem .7rem; background: var(--card); border: 1px solid var(--line);
   border-radius: 8px; overflow-x: auto; font-size: .86rem; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr));
-  gap: .9rem; }
+  gap: .9rem; align-items: start; }
 figcaption { color: var(--soft); font-size: .85rem; margin: -.3rem 0 .5rem; }
 .words span { display: inline-block; background: var(--bg); border: 1px solid var(--line);
   border-radius: 99px; padding: .05rem .6rem; margin: .15rem .25rem .15rem 0; font-size: .86rem; }
@@ -81,7 +81,7 @@ def _cards(report: MonitorReport) -> list[tuple[str, str]]:
     if report.drift is not None:
         cards.append((_p(report.drift.p), "p of no drift"))
     if report.novelty.unlike is not None:
-        cards.append((f"{report.novelty.unlike:.0%}", "unlike the reference, about"))
+        cards.append((f"{report.novelty.unlike:.0%}", "seem unlike the reference"))
     kept, reference = report.looks.kept
     if kept is not None:
         beside = "" if reference is None else f", reference {reference:.0%}"
