@@ -104,7 +104,7 @@ def _drift(retrained: Result) -> str:
     verdict = "found" if drift["drifted"] else "not found"
     return (
         f"{verdict} in a window of {drift['window']:.0f} documents: "
-        f"domain AUC {drift['auc']:.2f}, MMD p = {drift['mmd_p']:.3f}"
+        f"p = {drift['p']:.2g} of all tests, alarm from {drift['level']:.2g}"
     )
 
 

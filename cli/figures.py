@@ -11,7 +11,7 @@ from cli.result import DecisionOut, IntervalOut
 from deployment.release import Registered
 from tamis.evaluation.bootstrap import Interval
 from tamis.evaluation.figures import Comparison, Evaluation
-from tamis.monitoring.drift import DriftReport
+from tamis.monitoring.drift_tests import DriftReport
 from tamis.scoring.distill_report import DistillReport
 from tamis.scoring.filter_report import FilterReport, audit_lines
 from tamis.tuning.search import Tuning
@@ -145,12 +145,11 @@ def of_drift(drift: DriftReport) -> dict[str, float]:
     """Figures of the drift tests, for the result document."""
     return {
         "drifted": float(drift.drifted),
-        "auc": drift.auc,
-        "auc_z": drift.auc_z,
-        "mmd": drift.mmd,
-        "mmd_p": drift.mmd_p,
+        "p": drift.p,
+        "level": drift.level,
         "window": float(drift.window),
         "reference": float(drift.reference),
+        **{test.name: test.value for test in drift.tests},
     }
 
 

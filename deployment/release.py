@@ -47,6 +47,7 @@ class Made:
     documents: Dataset
     split: Assignment
     behaviour: BehaviourReport | None = None
+    window: Dataset | None = None
 
 
 class Registered(BaseModel):
@@ -251,8 +252,15 @@ def _register(registry: Registry, made: Made, decision: Decision) -> tuple[Versi
 
 
 def _profile(made: Made) -> ReferenceProfile:
+    window = () if made.window is None else made.window.strings("id").tolist()
     return profile_of(
-        made.classifier, made.documents, made.split, made.evaluation, made.log, made.task.metric
+        made.classifier,
+        made.documents,
+        made.split,
+        made.evaluation,
+        made.log,
+        made.task.metric,
+        window,
     )
 
 

@@ -23,7 +23,9 @@ from tamis.monitoring.settings import Severity
 from tamis.task import Task
 
 if TYPE_CHECKING:
+    from tamis.corpus.dataset import Dataset
     from tamis.models.classifier import Classifier
+    from tamis.monitoring.drift_tests import DriftReport
     from tamis.monitoring.monitored import MonitorWindow
     from tamis.monitoring.report import MonitorReport
 
@@ -202,6 +204,22 @@ def _window(
         raise UsageError("monitor: given no window; allowed: --window FILE or --log FOLDER")
     start, end = (datetime.fromisoformat(at) for at in (request.start, request.end))
     return window_of_log(Path(request.log), start, end, task, version, model, progress)
+
+
+def drift_of_window(
+    task: Task, version: str, window: Dataset, home: Path, progress: Progress | None = None
+) -> DriftReport:
+    """How documents that were read already differ from a registered model's reference."""
+    from tamis.monitoring.drift_tests import drift_between
+    from tamis.monitoring.monitored_files import window_of_dataset
+
+    registry = Registry()
+    chosen = registry.get(task.name, version)
+    model = load_classifier(registry.download(chosen, home / "models"))
+    profile = profile_of_version(registry, chosen, home, task.metric)
+    found = window_of_dataset(window, task, chosen.version, model, progress)
+    known = calibration_of(registry, chosen, home)
+    return drift_between(profile.current(), found.sample, task.monitor, task.seed, known)
 
 
 def remember(task: Task, request: WatchRequest, report: MonitorReport) -> Watched:

@@ -26,7 +26,7 @@ def retraining(
     """
     champion, seen, earlier, version = load_champion(task, champion_version, home)
     window = ingest_window(task, window_stamp)
-    measure_drift(task, champion, window)
+    measure_drift(task, version, window, home)
     old = ingest(task, stamp)
     documents = join(old, window, earlier)
     validation = validate(task, documents)
@@ -36,5 +36,6 @@ def retraining(
     behaviour = behave(task, challenger, documents, sides)
     decision, _ = compare(task, challenger, champion, documents, sides, window)
     promote_or_refuse(
-        task, challenger, evaluation, log, documents, sides, decision, ledger, version, behaviour
+        task, challenger, evaluation, log, documents, sides, decision, ledger, version, window,
+        behaviour,
     )

@@ -41,4 +41,3 @@ COMPARISON = depends_on(
     "tamis/evaluation/metrics.py",
     "tamis/scoring/backends/*.py",
 )
-MONITORING = depends_on("tamis/models/*.py", "tamis/monitoring/*.py")

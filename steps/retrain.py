@@ -10,10 +10,11 @@ from zenml import step
 from deployment import release
 from deployment.earlier_windows import earlier_documents
 from deployment.registry import Registry
+from deployment.watching import drift_of_window
 from materializers.classifier import ClassifierMaterializer
 from materializers.dataset import DatasetMaterializer
 from materializers.report import ReportMaterializer
-from steps.caching import EVALUATION, MONITORING
+from steps.caching import EVALUATION
 from steps.progress import embedding
 from tamis.corpus.dataset import Dataset
 from tamis.corpus.split import Assignment
@@ -25,8 +26,7 @@ from tamis.evaluation.gate import PeriodComparison
 from tamis.evaluation.rivals import Rivals, compare_rivals
 from tamis.models.classifier import Classifier, TrainedOn, load_classifier
 from tamis.models.train import TrainingLog
-from tamis.monitoring.drift import DriftReport
-from tamis.monitoring.window import drift_of
+from tamis.monitoring.drift_tests import DriftReport
 from tamis.task import Task
 
 REPORT = ReportMaterializer
@@ -56,13 +56,13 @@ def load_champion(
     return champion, trained_on, earlier_documents(found, trained_on), found.version
 
 
-@step(cache_policy=MONITORING, output_materializers=REPORT)
+@step(enable_cache=False, output_materializers=REPORT)
 def measure_drift(
-    task: Task, champion: Classifier, window: Dataset
+    task: Task, champion_version: str, window: Dataset, home: str
 ) -> Annotated[DriftReport, "drift"]:
     """Whether the window still resembles the champion's reference."""
     with embedding("reading the window") as progress:
-        return drift_of(champion, window, task.retrain.drift, task.seed, progress)
+        return drift_of_window(task, champion_version, window, Path(home), progress)
 
 
 @step(
@@ -98,9 +98,12 @@ def promote_or_refuse(
     decision: Decision,
     ledger: str,
     champion_version: str,
+    window: Dataset,
     behaviour: BehaviourReport | None = None,
 ) -> tuple[Annotated[release.Registered, "registered"], Annotated[ModelCard, "model_card"]]:
     """Register the challenger; if the comparison says so, promote it or leave it to a release."""
-    made = release.Made(task, challenger, evaluation, log, documents, split, behaviour)
+    made = release.Made(
+        task, challenger, evaluation, log, documents, split, behaviour, window
+    )
     registered = release.settle(made, decision, ledger, champion_version)
     return registered, release.card(made, registered)

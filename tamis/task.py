@@ -30,7 +30,7 @@ from tamis.evaluation.behaviour_settings import BehaviourSettings, with_cases
 from tamis.evaluation.card_settings import CardSettings
 from tamis.models.preparation import PreparationStep
 from tamis.models.settings import EncoderSettings, ModelSettings, PathBackbone
-from tamis.monitoring.retrain_settings import DriftPolicy, RetrainPolicy
+from tamis.monitoring.retrain_settings import RetrainPolicy
 from tamis.monitoring.settings import MonitorSettings
 from tamis.scoring.settings import ScoringSettings
 from tamis.serving.release_settings import ReleaseSettings
@@ -279,7 +279,6 @@ def _resolve_paths(task: Task, folder: Path) -> Task:
 
 __all__ = [
     "Columns",
-    "DriftPolicy",
     "FilesSource",
     "HubSource",
     "PackagesSource",

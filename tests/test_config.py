@@ -141,9 +141,9 @@ WRONG = {
         {"split": {"test": 0.5, "validation": 0.4}},
         ("split.test + validation", "0.5 + 0.4", "at most 0.8"),
     ),
-    "permutations too few for alpha": (
-        {"retrain": {"drift": {"alpha": 0.001, "permutations": 200}}},
-        ("retrain.drift.permutations", "200", "more than 999"),
+    "more false alarms than windows": (
+        {"monitor": {"false_alarms": {"alarms": 100, "days": 1}}},
+        ("monitor.false_alarms", "100 in 1 days", "every other window of 24 hours"),
     ),
     "source without a kind": (
         {"sources": [{"genres": ["news"]}]},

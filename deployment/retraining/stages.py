@@ -188,10 +188,21 @@ class PipelineStages:
         if controller is None:
             why = "nothing serves, so there was no release" if strategy != "none" else "no release"
             reasons = (*challenger.reasons, why)
-            book = Ledger(self._session.ledger, name)
-            promote(registry, book, name, version.version, reasons, "monitor")
+            self._promote(registry, version.version, reasons)
             return Released(end="promoted", champion=version.version, reasons=reasons)
         return self._try(controller, version)
+
+    def _promote(self, registry: Registry, version: str, reasons: tuple[str, ...]) -> None:
+        """Make a version champion; what was cut off between ledger and alias is finished."""
+        name, book = self._task.name, Ledger(self._session.ledger, self._task.name)
+        last = book.entries()[-1:]
+        if [(entry.action, entry.version) for entry in last] != [("promoted", version)]:
+            promote(registry, book, name, version, reasons, "monitor")
+            return
+        registry.set_alias(name, "champion", version)
+        challenger = registry.with_alias(name, "challenger")
+        if challenger is not None and challenger.version == version:
+            registry.set_alias(name, "challenger", None)
 
     def _told(self, work: Work, version: str) -> Released | None:
         """What a release said of a version since this stage was begun."""

@@ -154,8 +154,8 @@ def drift_between(
         # Scores grow with the pool: theirs are of windows beside the rest of the reference.
         kept = calibration.reference - calibration.drawn
         if kept < len(reference):
-            groups = group_numbers(reference.groups)
-            row = relabelled(len(reference) - kept, kept, groups, 1, np.random.default_rng(seed))[0]
+            pages = group_numbers(reference.groups)
+            row = relabelled(len(reference) - kept, kept, pages, 1, np.random.default_rng(seed))[0]
             reference = reference.take(np.flatnonzero(row))
     window = window.at_most(settings.max_documents, seed + 1)
     n, m = len(reference), len(window)

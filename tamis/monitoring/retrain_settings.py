@@ -15,22 +15,6 @@ Weight = Annotated[float, Field(ge=0.001, le=1_000)]
 Occasion = Literal["drift", "performance", "schedule"]
 
 
-class DriftPolicy(Strict):
-    """How a window of new documents is compared with the champion's reference."""
-
-    alpha: Fraction = 0.01
-    permutations: Annotated[int, Field(ge=50)] = 200
-    auc_z: Annotated[float, Field(gt=0)] = 3.0
-    min_documents: Annotated[int, Field(ge=20)] = 50
-
-    @model_validator(mode="after")
-    def _reachable(self) -> DriftPolicy:
-        if self.alpha * (self.permutations + 1) <= 1:
-            allowed = f"more than {1 / self.alpha - 1:g}, or no p-value is below alpha"
-            raise wrong("permutations", self.permutations, allowed)
-        return self
-
-
 class Replay(Strict):
     """How much old and new documents weigh in training; by default each document the same."""
 
@@ -79,7 +63,6 @@ class RetrainPolicy(Strict):
 
     window: Source | None = None
     """Window used when the command names none."""
-    drift: DriftPolicy = DriftPolicy()
     when: Items[Occasion] = ("drift", "performance")
     """What the watcher retrains on; an empty list leaves it to people."""
     min_labelled: Annotated[int, Field(ge=10)] = 30
