@@ -7,7 +7,7 @@ reference    encyclopaedia sections, licences, docstrings of ten scientific libr
 topic        docstrings of four other libraries: deep learning and infrastructure
 genre        news stories and package descriptions
 language     Bulgarian (Wikipedia's talk, in gensim's test data), and the names of emoji that CLDR
-             has in twelve languages, joined into documents
+             has in 13 languages, joined into documents
 boilerplate  documents of the reference's kind with menus, cookie lines, share buttons around them
 noise        documents of the reference's kind, mistyped, misread, wrongly decoded, or half of their
              words made random letters

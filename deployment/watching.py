@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from tamis.monitoring.report import MonitorReport
 
 
+SCHEDULED = "scheduled"
+
+
 class WatchRequest(Strict):
     """Which window to look at, with which model.
 
@@ -38,7 +41,7 @@ class WatchRequest(Strict):
         log: Folder of the request log.
         start: From when, of the log, ISO 8601.
         end: Until when, exclusive.
-        at: When it was asked for, ISO 8601.
+        at: When it was asked for, ISO 8601; ``scheduled``: when it runs.
         history: URL of the record of windows.
         version: Of the model in the registry, or ``champion``.
         health: How the service did, if one was asked.
@@ -52,6 +55,13 @@ class WatchRequest(Strict):
     history: str
     version: str = CHAMPION
     health: Health | None = None
+
+    @property
+    def moment(self) -> datetime:
+        """When it was asked for, UTC."""
+        if self.at == SCHEDULED:
+            return datetime.now(UTC)
+        return datetime.fromisoformat(self.at).astimezone(UTC)
 
 
 class Watched(BaseModel):
@@ -176,7 +186,7 @@ def watch(
         calibration_of(registry, version, home),
         Record(request.history).past(version.version, window.fingerprint),
         request.health,
-        datetime.fromisoformat(request.at),
+        request.moment,
         version.version,
     )
     page = ""
@@ -224,7 +234,7 @@ def drift_of_window(
 
 def remember(task: Task, request: WatchRequest, report: MonitorReport) -> Watched:
     """Write a look into the record."""
-    at = datetime.fromisoformat(request.at).astimezone(UTC)
+    at = request.moment
     judged = report.documents >= task.monitor.min_documents
     return Record(request.history).add(at, report, judged)
 

@@ -30,13 +30,16 @@ def join_periods(documents: Dataset, window: Dataset, earlier: Dataset) -> Datas
 
     A document that comes twice by its id is taken from the task's sources before the window, and
     from the window before earlier ones. A document of the window that an earlier one had under
-    another id keeps that id, and with it the side that it was on.
+    another id keeps that id, and with it the side that it was on. What clients send again of the
+    task's own documents, word for word, is left out of the window: it is no new document.
 
     Args:
         documents: What the task's sources hold.
         window: The new documents.
         earlier: What the champion knows from earlier windows.
     """
+    own = set(documents.strings("sha256").tolist())
+    window = window.take(np.array([t not in own for t in window.strings("sha256")], dtype=bool))
     texts = earlier.strings("sha256").tolist()
     had = dict(zip(texts, earlier.strings("id").tolist(), strict=True))
     taken = {*documents.strings("id").tolist(), *window.strings("id").tolist()}

@@ -17,10 +17,11 @@ from tamis.monitoring.detectors import Detector, names, pooled_detectors, statis
 from tamis.monitoring.permutation import (
     Combined,
     combine,
+    come_whole,
     group_numbers,
     observed_labels,
+    one_of_each,
     relabelled,
-    units,
 )
 from tamis.monitoring.samples import REFERENCE, Sample
 from tamis.monitoring.settings import MonitorSettings
@@ -68,12 +69,13 @@ class DriftReport(BaseModel):
     Attributes:
         reference: Documents of the reference looked at.
         window: Documents of the window looked at.
+        compared: Of reference and window, those behind the tests.
         tests: Each test; empty where there was nothing to compare.
         p: Of all tests as one, calibrated.
         level: Below or at which ``p`` makes the window differ.
         score: The largest standardised value of all tests.
         drifted: The window differs.
-        grouped: Documents of one group were kept together by the relabelling.
+        grouped: Documents came by whole groups, and one of each was compared.
         permutations: Relabellings behind ``p``.
         reasons: Conditions with figures; of those after ``window``, one that did not pass is a
             test that found the window to differ.
@@ -85,6 +87,7 @@ class DriftReport(BaseModel):
 
     reference: int
     window: int
+    compared: tuple[int, int]
     tests: tuple[TestResult, ...]
     p: float
     level: float
@@ -96,11 +99,17 @@ class DriftReport(BaseModel):
     sources: dict[str, int]
     languages: dict[str, int]
 
+    def _of_each(self) -> str:
+        if not self.grouped:
+            return ""
+        return " (one of each group, {1:,} beside {0:,})".format(*self.compared)
+
     def to_html(self) -> str:
         """One self-contained page."""
         verdict = "The window differs." if self.drifted else "The window was not found to differ."
         lead = (
-            f"{verdict} {self.window:,} documents beside {self.reference:,}: p = "
+            f"{verdict} {self.window:,} documents beside {self.reference:,}"
+            f"{self._of_each()}: p = "
             f"{shown(self.p)}, alarm from {shown(self.level)}."
         )
         tests = [
@@ -135,9 +144,10 @@ def drift_between(
 
     The p-value is that of the largest standardised value of the tests among random relabellings
     of the pool, which is exact for a window of any size if its documents come one by one from the
-    reference's population. Where they came by whole groups and the window says so, groups are
-    relabelled. A calibration on windows drawn by groups that the window does not name raises the
-    p-value to the share of such windows whose score was as high.
+    reference's population. Where they came by whole groups and the window says so, one document
+    of each group is compared, as groups then are what came one by one. A calibration on windows
+    drawn by groups that the window does not name raises the p-value to the share of such windows
+    that were as far off.
 
     Which sources documents have is reported and no test: it is a name that a caller gives.
 
@@ -159,25 +169,30 @@ def drift_between(
             reference = reference.take(np.flatnonzero(row))
     window = window.at_most(settings.max_documents, seed + 1)
     n, m = len(reference), len(window)
-    level = window_level(settings, n, m) if n else settings.window_rate
     enough = Reason(
         check="window",
         passed=m >= settings.min_documents,
         detail=f"{m} documents; at least {settings.min_documents} are needed to judge",
     )
-    detectors = pooled_detectors(reference, window) if min(n, m) >= 2 else []
+    grouped = come_whole(reference.groups, window.groups)
+    if grouped:
+        rng = np.random.default_rng(seed)
+        reference = reference.take(one_of_each(reference.groups, rng))
+        window = window.take(one_of_each(window.groups, rng))
+    compared = (len(reference), len(window))
+    level = window_level(settings, *compared)
+    detectors = pooled_detectors(reference, window) if min(compared) >= 2 else []
     if not detectors:
         nothing = Reason(check="tests", passed=True, detail="there is nothing to compare")
         return DriftReport(
-            reference=n, window=m, tests=(), p=1.0, level=level, score=0.0, drifted=False,
-            grouped=False, permutations=0, reasons=(enough, nothing), sources=sources,
-            languages=languages,
+            reference=n, window=m, compared=compared, tests=(), p=1.0, level=level, score=0.0,
+            drifted=False, grouped=grouped, permutations=0, reasons=(enough, nothing),
+            sources=sources, languages=languages,
         )  # fmt: skip
-    groups = units(reference.groups, window.groups)
-    values, combined = permuted(detectors, n, m, groups, settings, level, seed)
+    values, combined = permuted(detectors, *compared, settings, level, seed)
     tests = _results(detectors, values, combined)
     p, bar = combined.p, ""
-    if calibration is not None and calibration.by_groups and groups is None:
+    if calibration is not None and calibration.by_groups and not grouped:
         drawn = calibration.p({test.name: test.value for test in tests})
         p = max(p, drawn)
         bar = f"; of windows drawn by groups {drawn:.1%} are as far off"
@@ -192,8 +207,8 @@ def drift_between(
         )
     )
     return DriftReport(
-        reference=n, window=m, tests=tests, p=p, level=level, score=combined.score,
-        drifted=drifted, grouped=groups is not None, permutations=len(values) - 1,
+        reference=n, window=m, compared=compared, tests=tests, p=p, level=level,
+        score=combined.score, drifted=drifted, grouped=grouped, permutations=len(values) - 1,
         reasons=tuple(reasons), sources=sources, languages=languages,
     )  # fmt: skip
 
@@ -202,7 +217,6 @@ def permuted(
     detectors: list[Detector],
     reference: int,
     window: int,
-    groups: NDArray[np.intp] | None,
     settings: MonitorSettings,
     level: float,
     seed: int,
@@ -213,14 +227,14 @@ def permuted(
     window is not plainly unchanged.
     """
     rng = np.random.default_rng(seed)
-    labels = relabelled(reference, window, groups, settings.calibration.permutations, rng)
+    labels = relabelled(reference, window, None, settings.calibration.permutations, rng)
     values = statistics(detectors, np.concatenate([observed_labels(reference, window), labels]))
     combined = combine(values, level)
     needed = min(math.ceil(3 / level), MOST_PERMUTATIONS)
     if len(labels) < needed and combined.p <= max(PLAINLY * level, 5 / len(values)):
         while len(values) <= needed:
             more = min(needed + 1 - len(values), 2_000)
-            labels = relabelled(reference, window, groups, more, rng)
+            labels = relabelled(reference, window, None, more, rng)
             values = np.concatenate([values, statistics(detectors, labels)])
         combined = combine(values, level)
     return values, combined

@@ -21,7 +21,7 @@ from tamis.monitoring.detectors import Floats
 TAIL = 0.1
 """Share of the relabellings from which on a test's law is smoothed."""
 GROUPS = 10
-"""Groups that a window must have for them to be relabelled whole."""
+"""Groups that a window must have for them to be told from chance."""
 
 
 @dataclass(frozen=True)
@@ -47,33 +47,39 @@ class Combined:
     critical: NDArray[np.float64]
 
 
-def units(reference: NDArray[np.str_], window: NDArray[np.str_]) -> NDArray[np.intp] | None:
-    """What must be moved as one when documents are relabelled (N,), or None: each alone.
+def come_whole(reference: NDArray[np.str_], window: NDArray[np.str_]) -> bool:
+    """Whether documents came by whole groups, so that they are not exchangeable one by one.
 
     Documents of a group (a page, a module) resemble each other. Where they are drawn one by one, a
-    group is in the window and in the reference alike, and documents are exchangeable. Where
-    whole groups are drawn, only groups are. Which it was shows in how many pairs of one group
-    are on two sides: by chance, 2nm / N(N-1) of them. Groups are kept whole where there are fewer
-    than half as many, and the window has groups of several documents. A document without a group
-    is alone; of fewer than ten groups in a window nothing could be told, and they are not kept.
+    group is in the window and in the reference alike. Which it was shows in how many pairs of one
+    group are on two sides: by chance, 2nm / N(N-1) of them. Groups are held to come whole where
+    there are fewer than half as many, and the window has groups of several documents, ten
+    groups at least: of fewer nothing could be told. A document without a group is alone.
 
     Args:
         reference: Groups of the reference (n,).
         window: Groups of the window (m,).
     """
-    group = group_numbers(np.concatenate([reference, window]))
     n, m = len(reference), len(window)
-    count = int(group.max()) + 1 if n + m else 0
+    if min(n, m) == 0:
+        return False
+    group = group_numbers(np.concatenate([reference, window]))
+    count = int(group.max()) + 1
     here = np.bincount(group[:n], minlength=count)
     there = np.bincount(group[n:], minlength=count)
-    if m == 0 or there.max() < 2 or (there > 0).sum() < GROUPS:
-        return None
+    if there.max() < 2 or (there > 0).sum() < GROUPS:
+        return False
     whole = here + there
     pairs = float((whole * (whole - 1) / 2).sum())
     across = float((here * there).sum())
-    if across >= pairs * n * m / ((n + m) * (n + m - 1)):
-        return None
-    return group
+    return across < pairs * n * m / ((n + m) * (n + m - 1))
+
+
+def one_of_each(groups: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.intp]:
+    """Rows, in order, of one document of each group, drawn at random."""
+    order = rng.permutation(len(groups))
+    _, first = np.unique(group_numbers(groups)[order], return_index=True)
+    return np.sort(order[first])
 
 
 def group_numbers(groups: NDArray[np.str_]) -> NDArray[np.intp]:

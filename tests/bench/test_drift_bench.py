@@ -232,7 +232,9 @@ def test_every_window_is_wanted_once():
     windows = [
         (cell.window, cell.shift, cell.share, number) for cell in wanted for number in cell.numbers
     ]
-    assert len(windows) == len(set(windows)) == 2 * (20 + 4 * 8 + 5 * 8)
+    # Those that a target is set for are as many as those that did not change.
+    assert len(windows) == len(set(windows)) == 2 * (20 + 4 * 8 + 5 * 8) + 2 * (20 - 8)
+    assert len(drift.cells((2_000,), ("topic",), 20, 8, 1)) == 4 + 4 * 1
     assert {number % 3 == cell.seed for cell in wanted for number in cell.numbers} == {True}
     # The first turns are of every kind and reference.
     first = wanted[: 2 * 10 * 3]

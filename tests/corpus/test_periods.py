@@ -93,3 +93,11 @@ def test_what_tested_once_is_never_trained_on_over_several_retrainings(promoted)
         if taken:
             champion, data = found, joined
     assert len(ever) > 60
+
+
+def test_what_the_sources_hold_word_for_word_is_no_new_document():
+    old = window("old", range(20))
+    again = labelled([*old.texts()[:5], text(90)], [0.0] * 5 + [1.0],
+                     ids=[f"served{row}" for row in range(6)])  # fmt: skip
+    joined = join_periods(old, again, no_documents("toy"))
+    assert joined.strings("id").tolist() == [*old.strings("id").tolist(), "served5"]

@@ -114,7 +114,7 @@ def world(tmp_path_factory, judge):
 
     home, port = tmp_path_factory.mktemp("loop"), free_port()
     save_tiny_bert(home / "bert")
-    chance = random.Random(1)
+    chance = random.Random(1_000)
     texts = [document("usual", chance) for _ in range(240)]
     with (home / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)

@@ -17,9 +17,10 @@ from tamis.monitoring.drift_tests import DriftReport, drift_between
 from tamis.monitoring.permutation import (
     Scale,
     combine,
+    come_whole,
     observed_labels,
+    one_of_each,
     relabelled,
-    units,
 )
 from tamis.monitoring.settings import MonitorSettings
 from tests.monitoring.drift_samples import sample
@@ -229,12 +230,14 @@ def clustered(groups, seed, size=8):
     )
 
 
-def test_groups_that_come_whole_are_relabelled_whole_and_then_give_no_false_alarms():
+def test_of_groups_that_come_whole_one_document_each_is_compared_and_gives_no_false_alarms():
     grouped, alone = 0, 0
     for seed in range(12):
         a, b = clustered(30, seed), clustered(12, seed + 100)
         report = drift_between(a, b, LENIENT, seed)
         assert report.grouped
+        assert report.compared == (30, 12)
+        assert (report.reference, report.window) == (240, 96)
         grouped += report.p <= 0.05
         unnamed = replace(b, groups=b.ids)
         alone += drift_between(a, unnamed, LENIENT, seed).p <= 0.05
@@ -246,12 +249,30 @@ def test_groups_on_both_sides_are_not_kept_whole():
     whole = clustered(40, 1)
     rows = np.random.default_rng(0).permutation(len(whole))
     a, b = whole.take(rows[:220]), whole.take(rows[220:])
-    assert units(a.groups, b.groups) is None
+    assert not come_whole(a.groups, b.groups)
     assert not drift_between(a, b, SETTINGS, 0).grouped
-    assert units(clustered(5, 1).groups, clustered(5, 2).groups) is None  # too few to tell
+    assert come_whole(clustered(20, 1).groups, clustered(10, 2).groups)
+    assert not come_whole(clustered(20, 1).groups, clustered(9, 2).groups)  # too few to tell
     none = np.full(50, "")
-    assert units(none, none) is None
-    assert units(np.array(["a"]), np.array([], dtype=str)) is None
+    assert not come_whole(none, none)
+    assert not come_whole(np.array(["a"]), np.array([], dtype=str))
+
+
+def test_foreign_groups_among_whole_ones_are_found():
+    a, b = clustered(60, 1), clustered(40, 2)
+    foreign = np.arange(len(b)) < len(b) * 0.4
+    b.vectors[foreign] = np.abs(b.vectors[foreign]) * np.array([9, 0, 0, 0, 0, 0, 0, 0])
+    report = drift_between(a, b, SETTINGS, 0)
+    assert report.grouped
+    assert report.drifted
+
+
+def test_one_of_each_group_is_any_of_it_and_documents_without_a_group_all_stay():
+    groups = np.array(["a", "a", "", "b", "", "a"])
+    found = [one_of_each(groups, np.random.default_rng(seed)).tolist() for seed in range(20)]
+    assert all({2, 3, 4} < set(rows) for rows in found)
+    assert {len(rows) for rows in found} == {4}
+    assert {row for rows in found for row in rows} == set(range(6))
 
 
 def test_every_relabelling_has_the_size_of_the_window_and_cuts_one_group_at_most():
