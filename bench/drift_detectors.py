@@ -59,7 +59,7 @@ def judged(judge: Judge, window: Window, seed: int) -> tuple[Verdicts, float]:
 
 def tamis(reference: Window, settings: MonitorSettings) -> Judge:
     """The project's own."""
-    from tamis.monitoring.drift_tests import drift_between
+    from tamis.monitoring.drift import drift_between
     from tamis.monitoring.performance import measure_performance
     from tamis.task import load_task
 
@@ -75,7 +75,7 @@ def tamis(reference: Window, settings: MonitorSettings) -> Judge:
             came = Labelled(told.scores, told.labels, told.groups)
             performance = measure_performance(
                 target, "spearman", profile, came, window.sample,
-                settings.performance, settings.window_rate, seed,
+                settings.performance, settings.label_rate, seed,
             )  # fmt: skip
             alarm = alarm or performance.alarming
         return {"tamis": Verdict(alarm, report.p)}

@@ -11,7 +11,7 @@ from cli.result import DecisionOut, IntervalOut
 from deployment.release import Registered
 from tamis.evaluation.bootstrap import Interval
 from tamis.evaluation.figures import Comparison, Evaluation
-from tamis.monitoring.drift_tests import DriftReport
+from tamis.monitoring.drift import DriftReport
 from tamis.scoring.distill_report import DistillReport
 from tamis.scoring.filter_report import FilterReport, audit_lines
 from tamis.tuning.search import Tuning

@@ -25,7 +25,7 @@ from tamis.task import Task
 if TYPE_CHECKING:
     from tamis.corpus.dataset import Dataset
     from tamis.models.classifier import Classifier
-    from tamis.monitoring.drift_tests import DriftReport
+    from tamis.monitoring.drift import DriftReport
     from tamis.monitoring.monitored import MonitorWindow
     from tamis.monitoring.report import MonitorReport
 
@@ -220,7 +220,7 @@ def drift_of_window(
     task: Task, version: str, window: Dataset, home: Path, progress: Progress | None = None
 ) -> DriftReport:
     """How documents that were read already differ from a registered model's reference."""
-    from tamis.monitoring.drift_tests import drift_between
+    from tamis.monitoring.drift import drift_between
     from tamis.monitoring.monitored_files import window_of_dataset
 
     registry = Registry()

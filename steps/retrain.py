@@ -26,7 +26,7 @@ from tamis.evaluation.gate import PeriodComparison
 from tamis.evaluation.rivals import Rivals, compare_rivals
 from tamis.models.classifier import Classifier, TrainedOn, load_classifier
 from tamis.models.train import TrainingLog
-from tamis.monitoring.drift_tests import DriftReport
+from tamis.monitoring.drift import DriftReport
 from tamis.task import Task
 
 REPORT = ReportMaterializer

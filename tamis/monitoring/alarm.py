@@ -129,7 +129,7 @@ def window_level(settings: MonitorSettings, reference: int, window: int) -> floa
     from scipy.optimize import brentq
     from scipy.stats import norm
 
-    budget, row = settings.window_rate, settings.consecutive
+    budget, row = settings.drift_rate, settings.consecutive
     shared = max(window, 1) / (max(window, 1) + max(reference, 1))
     given = norm.isf(budget ** (1 / row))
     reliable = norm.sf(np.sqrt(shared) * norm.isf(1 - RELIANCE) + np.sqrt(1 - shared) * given)

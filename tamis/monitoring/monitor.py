@@ -11,7 +11,7 @@ import numpy as np
 
 from tamis.decision import Reason
 from tamis.monitoring.alarm import Past, rings
-from tamis.monitoring.drift_tests import DriftReport, drift_between
+from tamis.monitoring.drift import DriftReport, drift_between
 from tamis.monitoring.health import Health
 from tamis.monitoring.monitored import MonitorWindow
 from tamis.monitoring.novelty import find_novelty
@@ -64,7 +64,7 @@ def monitor_window(
         window.labelled,
         window.sample,
         settings.performance,
-        settings.window_rate,
+        settings.label_rate,
         task.seed,
     )
     quality = measure_quality(window, profile.current(), settings.quality)

@@ -22,8 +22,6 @@ from tamis.task import MetricName
 
 Floats = NDArray[np.float64]
 
-BUDGET_SHARE = 0.1
-"""Of the budget of false alarms what both checks on labels may use up, half of it each."""
 RESAMPLES = 1_000
 _ESTIMATES = 100
 _ESTIMATED = 1_000
@@ -130,7 +128,7 @@ def measure_performance(
     labelled: Labelled,
     window: Sample,
     limits: PerformanceLimits,
-    window_rate: float,
+    rate: float,
     seed: int,
 ) -> Performance:
     """Judge a model by labels that came for a window, and estimate what they would say.
@@ -152,10 +150,10 @@ def measure_performance(
         labelled: Labels that came.
         window: All documents.
         limits: Fewest labels, and the loss.
-        window_rate: Share of unchanged windows that may ring for whatever reason.
+        rate: Share of unchanged windows that may ring for their labels; half of it for each check.
         seed: Of the resamples.
     """
-    level = BUDGET_SHARE * window_rate / 2
+    level = rate / 2
     known = known_of(profile)
     base = Performance(
         metric=metric,

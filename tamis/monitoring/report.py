@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tamis.decision import Decision, Reason
 from tamis.monitoring.alarm import Ringing
-from tamis.monitoring.drift_tests import DriftReport
+from tamis.monitoring.drift import DriftReport
 from tamis.monitoring.health import Health
 from tamis.monitoring.novelty import Novelty
 from tamis.monitoring.performance import Performance

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tamis import html
 from tamis.evaluation.bootstrap import Interval
 from tamis.html import Html
-from tamis.monitoring.drift_tests import DriftReport
+from tamis.monitoring.drift import DriftReport
 from tamis.monitoring.novelty import Cluster, NovelDocument
 from tamis.monitoring.performance import Performance
 from tamis.monitoring.pictures import closeness, histogram, intervals, pairs

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from tamis.config import Items, Strict, wrong
 
+LABEL_SHARE = 0.1
+"""Of the budget of false alarms what the checks on labels may use."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -114,6 +116,16 @@ class MonitorSettings(Strict):
     def window_rate(self) -> float:
         """The share of unchanged windows that may ring."""
         return self.false_alarms.alarms * self.window_hours / (self.false_alarms.days * 24)
+
+    @property
+    def label_rate(self) -> float:
+        """The part of it that the checks on labels may use."""
+        return LABEL_SHARE * self.window_rate
+
+    @property
+    def drift_rate(self) -> float:
+        """The part of it that is left to the tests of drift."""
+        return self.window_rate - self.label_rate
 
     @model_validator(mode="after")
     def _some_windows_stay_quiet(self) -> MonitorSettings:

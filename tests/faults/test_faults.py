@@ -132,7 +132,8 @@ def test_random_kills(corpus, calm, tmp_path, engine):
         workers = workers_of(driver, engine)
         if not workers:
             continue
-        due = sum(kills.values()) == KILLS[engine] - 1 and not kills["driver"]  # chance may pass it over
+        # Chance may pass the driver over.
+        due = sum(kills.values()) == KILLS[engine] - 1 and not kills["driver"]
         if chance.random() < share or due:
             driver.send_signal(signal.SIGKILL)
             driver.wait()

@@ -89,7 +89,7 @@ def test_at_its_level_the_policy_keeps_the_budget(consecutive, window):
     level = window_level(settings, 1_800, window)
     assert 0 < level < 0.5
     rate = alarm_rate(level, 1_800, window, consecutive)
-    assert rate <= settings.window_rate * 1.001
+    assert rate <= settings.drift_rate * 1.001
 
 
 def test_nine_references_of_ten_keep_the_budget_by_themselves():
@@ -102,7 +102,7 @@ def test_nine_references_of_ten_keep_the_budget_by_themselves():
     mean = rng.normal(size=100_000) / np.sqrt(n)
     bar = norm.isf(level) * np.sqrt(1 / n + 1 / m)
     rates = norm.sf((bar + mean) * np.sqrt(m))
-    assert (rates <= settings.window_rate).mean() == pytest.approx(0.9, abs=0.01)
+    assert (rates <= settings.drift_rate).mean() == pytest.approx(0.9, abs=0.01)
 
 
 def test_more_windows_in_a_row_allow_a_higher_level_for_each():

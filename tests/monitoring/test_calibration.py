@@ -5,7 +5,7 @@ import pytest
 
 from tamis.errors import DataError
 from tamis.monitoring.calibration import Calibration, Rate, calibrate, fingerprint
-from tamis.monitoring.drift_tests import drift_between
+from tamis.monitoring.drift import drift_between
 from tamis.monitoring.settings import MonitorSettings
 from tests.monitoring.drift_samples import sample
 

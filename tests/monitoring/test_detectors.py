@@ -13,7 +13,7 @@ from tamis.monitoring.detectors import (
     pooled_detectors,
     statistics,
 )
-from tamis.monitoring.drift_tests import DriftReport, drift_between
+from tamis.monitoring.drift import DriftReport, drift_between
 from tamis.monitoring.permutation import (
     Scale,
     combine,

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from tamis.monitoring.monitored import Labelled
-from tamis.monitoring.performance import BUDGET_SHARE, measure_performance
-from tamis.monitoring.settings import PerformanceLimits
+from tamis.monitoring.performance import measure_performance
+from tamis.monitoring.settings import MonitorSettings, PerformanceLimits
 from tamis.target import BinaryTarget
 from tests.monitoring.monitor_tools import TARGET, profile, scored, window_of
 
-RATE = 1 / 91
+RATE = MonitorSettings().label_rate
 PROFILE = profile(600)
 
 
@@ -56,7 +56,7 @@ def test_a_scale_that_moved_is_found_though_the_order_stayed():
 
 def test_unchanged_windows_ring_no_more_often_than_their_part_of_the_budget():
     rang = sum(judged(drawn(60, seed)).alarming for seed in range(5))
-    assert BUDGET_SHARE * RATE < 0.0012 and rang == 0
+    assert RATE < 0.0012 and rang == 0
 
 
 def test_few_labels_decide_nothing():
