@@ -46,6 +46,9 @@ def monitor(
     documents: Annotated[
         int, typer.Option("--documents", min=20, help="With --calibrate: of a window.")
     ] = 500,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Compare later windows with this one: it is normal.")
+    ] = False,
     retrain_on_drift: Annotated[
         bool, typer.Option("--retrain-on-drift", help="Retrain where the task's policy says so.")
     ] = False,
@@ -71,7 +74,8 @@ def monitor(
     from deployment.retraining.request import Trigger, TriggerRequest, new_id
 
     loaded = prepare(task, stack, settings, result)
-    _require_one(calibrate=calibrate, retraining=retrain_on_drift or resume, window=window)
+    retraining = retrain_on_drift or resume
+    _require_one({"--calibrate": calibrate, "--accept": accept, "--retrain-on-drift": retraining})
     first, last = _span(loaded, start, end)
     request = TriggerRequest(
         task=loaded.name,
@@ -86,7 +90,7 @@ def monitor(
     )
     from deployment.session import open_session
 
-    names = ("tamis_training", "tamis_retraining") if retrain_on_drift or resume else ()
+    names = ("tamis_training", "tamis_retraining") if retraining else ()
     with open_session(stack, experiments=names) as session:
         from cli.watching import Watcher
 
@@ -95,7 +99,9 @@ def monitor(
             outcome = watcher.plan(request, calibrate, retrain_on_drift)
         elif calibrate:
             outcome = watcher.calibrate(documents)
-        elif retrain_on_drift or resume:
+        elif accept:
+            outcome = watcher.accept(request)
+        elif retraining:
             outcome = watcher.retrain(request, resume)
         else:
             outcome = watcher.look(request)
@@ -104,19 +110,17 @@ def monitor(
         raise typer.Exit(3)
 
 
-def _require_one(*, calibrate: bool, retraining: bool, window: list[str] | None) -> None:
-    """Options that ask for different things.
+def _require_one(given: dict[str, bool]) -> None:
+    """At most one of several things to do.
 
     Raises:
-        UsageError: They are given together.
+        UsageError: Two are asked for.
     """
     from tamis.errors import UsageError
 
-    if calibrate and (retraining or window):
-        raise UsageError(
-            "--calibrate: given with a window or a retraining; allowed: alone, for it looks at "
-            "the reference only"
-        )
+    asked = [name for name, wanted in given.items() if wanted]
+    if len(asked) > 1:
+        raise UsageError(f"monitor: given {' and '.join(asked)}; allowed: one of them")
 
 
 def _span(task: Task, start: str | None, end: str) -> tuple[str, str]:

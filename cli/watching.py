@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deployment.retraining.journal import Retrains
     from deployment.retraining.request import Facts, TriggerRequest, Work
     from deployment.session import Session
+    from deployment.watching import WatchRequest
     from tamis.monitoring.health import Health, Snapshot
     from tamis.monitoring.report import MonitorReport
     from tamis.task import Task
@@ -79,10 +80,26 @@ class Watcher:
         )  # fmt: skip
         found = ran.load("calibrate_alarm", "alarm_calibration")
         page = self._write("calibration.html", found.to_html())
-        for line in found.sentences():
-            console.print(f"  {line}", markup=False, soft_wrap=True)
+        console.print(f"  {found.sentence()}", markup=False, soft_wrap=True)
+        if found.together is not None and not found.by_groups:
+            console.print(f"  Windows of whole pages or modules that are not named would ring in "
+                          f"{found.together}.", markup=False, soft_wrap=True)  # fmt: skip
         console.print(f"  [dim]page[/]  {page}", soft_wrap=True)
         return self._result("done", run=ran, outputs={"calibration": page})
+
+    def accept(self, request: TriggerRequest) -> Result:
+        """Make a window what later ones are compared with."""
+        from cli.plan import console
+        from deployment import watching
+
+        with console.status("reading the window"):
+            size = watching.accept(
+                self._task, self._asked(request, datetime.now(UTC)), self._session.home
+            )
+        name = f"{self._task.name} version {self._version.version}"
+        console.print(f"[green]✓[/] windows of {name} are compared with these {size:,} documents; "
+                      "`monitor --calibrate` sets the alarm anew", soft_wrap=True)  # fmt: skip
+        return self._result("done", counts={"documents": size})
 
     def monitor(self, work: Work) -> Facts:
         """The first stage of a retraining: look, and keep the window as files."""
@@ -135,19 +152,9 @@ class Watcher:
         self, request: TriggerRequest, at: datetime
     ) -> tuple[MonitorReport, dict[str, str], Any]:
         from cli import execute
-        from deployment.watching import WatchRequest, record_of
         from pipelines.monitoring import monitoring
 
-        asked = WatchRequest(
-            window=self._window(request),
-            log=self._log(request),
-            start=request.start,
-            end=request.end,
-            at=at.isoformat(),
-            history=record_of(self._session.shared, self._task.name),
-            version=self._version.version,
-            health=self._health(),
-        )
+        asked = self._asked(request, at)
         ran = execute.run(
             self._session, monitoring, task=self._task, request=asked, home=self._session.scratch
         )
@@ -160,6 +167,27 @@ class Watcher:
         outputs["picture"] = self._write(f"{folder}/picture.png", report.picture())
         self._remember(report)
         return report, outputs, ran
+
+    def _asked(self, request: TriggerRequest, at: datetime) -> WatchRequest:
+        from deployment.watching import WatchRequest, record_of
+        from tamis.errors import UsageError
+
+        log = self._log(request)
+        if log is not None and not Path(log).is_dir():
+            raise UsageError(
+                f"monitor: there is no request log at {log}; name one with --log FOLDER, or "
+                "documents with --window FILE"
+            )
+        return WatchRequest(
+            window=self._window(request),
+            log=log,
+            start=request.start,
+            end=request.end,
+            at=at.isoformat(),
+            history=record_of(self._session.shared, self._task.name),
+            version=self._version.version,
+            health=self._health(),
+        )
 
     def _write(self, name: str, content: str | bytes) -> str:
         from tamis.monitoring.segments import write_atomically

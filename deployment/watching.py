@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import fsspec
 from pydantic import BaseModel, ConfigDict
 
-from deployment.profiles import calibration_of, keep_calibration, profile_of_version
+from deployment.profiles import calibration_of, keep_calibration, keep_profile, profile_of_version
 from deployment.registry import CHAMPION, Registry
 from tamis.config import Items, Strict
 from tamis.errors import UsageError
@@ -214,6 +214,26 @@ def _window(
         raise UsageError("monitor: given no window; allowed: --window FILE or --log FOLDER")
     start, end = (datetime.fromisoformat(at) for at in (request.start, request.end))
     return window_of_log(Path(request.log), start, end, task, version, model, progress)
+
+
+def accept(task: Task, request: WatchRequest, home: Path, progress: Progress | None = None) -> int:
+    """Make a window what later ones of the same model are compared with.
+
+    Returns:
+        Its documents.
+
+    Raises:
+        DataError: The window is too small, or its texts were not kept.
+    """
+    from tamis.monitoring.profile import accepting
+
+    registry = Registry()
+    version = registry.get(task.name, request.version)
+    model = load_classifier(registry.download(version, home / "models"))
+    profile = profile_of_version(registry, version, home, task.metric)
+    window = _window(task, request, version.version, model, progress)
+    keep_profile(registry, version, accepting(profile, window.sample, window.texts))
+    return len(window)
 
 
 def drift_of_window(

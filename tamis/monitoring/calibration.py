@@ -158,14 +158,18 @@ class Calibration(BaseModel):
         found = [bar.score(values[bar.name]) for bar in self.bars if bar.name in values]
         return _among(self.highest, self.resamples, max(found, default=0.0))
 
-    def to_html(self) -> str:
-        """One self-contained page."""
+    def sentence(self) -> str:
+        """The rate of false alarms beside the budget."""
         kept = "It agrees with the budget." if self.kept else "It exceeds the budget."
-        lead = (
+        return (
             f"On unchanged windows of {self.drawn:,} documents the alarm rings in "
             f"{self.alarms[0]:.2%} ({self.alarms[1]:.2%} to {self.alarms[2]:.2%}); "
             f"{self.budget:.2%} may. {kept}"
         )
+
+    def to_html(self) -> str:
+        """One self-contained page."""
+        lead = self.sentence()
         facts = [
             ("documents of the reference", f"{self.reference:,}"),
             ("documents of a window", f"{self.window:,}"),
