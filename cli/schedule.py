@@ -41,7 +41,7 @@ def create(
     ] = None,
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", "-i", help="Of a filter or monitor: URLs of shards."),
+        typer.Option("--input", "-i", help="Of a filter or monitor: URLs of documents."),
     ] = None,
     output: Annotated[
         str | None,
@@ -64,7 +64,7 @@ def create(
     with open_session(stack, experiments=("tamis_training", "tamis_retraining")) as session:
         from deployment.vertex.schedules import Schedules
 
-        pipeline, parameters = _plan(session, verb, loaded, inputs or ["packages"], output)
+        pipeline, parameters = _plan(session, verb, loaded, inputs or [], output)
         title = name or f"{loaded.name}-{verb.value}".replace("_", "-")
         Schedules(session.vertex).create(title, cron, pipeline, {"task": loaded, **parameters})
         console.print(f"[green]✓[/] schedule {title}: {verb.value} {loaded.name} at {cron}")
@@ -168,7 +168,12 @@ def _plan(
         from deployment.paths import require_urls
         from deployment.watching import WatchRequest, record_of
         from pipelines.monitoring import monitoring
+        from tamis.errors import UsageError
 
+        if not inputs:
+            raise UsageError(
+                "--input: given nothing; allowed: URLs of the documents that are watched"
+            )
         require_urls("--input", inputs)
         history = record_of(session.shared, task.name)
         watch = WatchRequest(window=tuple(inputs), at=SCHEDULED, history=history, version=CHAMPION)
@@ -177,7 +182,7 @@ def _plan(
     from pipelines.filtering import filtering
 
     request = FilterRequest(
-        inputs=tuple(inputs),
+        inputs=tuple(inputs) or ("packages",),
         output=output or f"{session.outputs}/{task.name}/{{date}}",
         version=CHAMPION,
         workers=0,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tamis.monitoring.report import MonitorReport
     from tamis.task import Task
 
+_NO_TEXT = "nothing was served in that time, or the log kept no text that other machines can read"
+
 
 class Watcher:
     """Looks at windows of one task on one stack.
@@ -45,6 +47,7 @@ class Watcher:
         """Print what would be done."""
         from cli.plan import show_plan
 
+        self._check(request)
         policy = self._task.monitor
         budget = policy.false_alarms
         what = "calibration" if calibrate else "drift, quality, performance, health"
@@ -103,8 +106,12 @@ class Watcher:
 
     def monitor(self, work: Work) -> Facts:
         """The first stage of a retraining: look, and keep the window as files."""
-        report, outputs, _ = self._look(work.request, work.at)
-        files = self._files(work.request)
+        request, files = work.request, self._files(work.request)
+        if self._session.remote:
+            if not files:
+                return nothing_seen(self._version.version)
+            request = request.model_copy(update={"window": files})
+        report, outputs, _ = self._look(request, work.at)
         return facts_of(report, files, outputs)
 
     def retrain(self, request: TriggerRequest, resume: bool) -> Result:
@@ -115,6 +122,8 @@ class Watcher:
         from deployment.retraining.journal import Retrains
         from deployment.retraining.stages import PipelineStages
 
+        if not resume:
+            self._check(request)
         stages = PipelineStages(self._session, self._task, self.monitor, execute.run)
         books = Retrains(self._session.ledger, self._task.name)
         controller = Controller(books, self._task.retrain, stages)
@@ -129,6 +138,7 @@ class Watcher:
         made = outcome.challenger
         return self._result(
             "refused" if outcome.end in ("refused", "rolled back", "failed") else "done",
+            run_id=None if made is None else made.run_id,
             model_version=self._version.version if made is None else made.version,
             decision=DecisionOut(passed=outcome.end == "promoted", reasons=outcome.reasons),
             drift={} if outcome.facts is None else outcome.facts.figures,
@@ -170,17 +180,12 @@ class Watcher:
 
     def _asked(self, request: TriggerRequest, at: datetime) -> WatchRequest:
         from deployment.watching import WatchRequest, record_of
-        from tamis.errors import UsageError
 
-        log = self._log(request)
-        if log is not None and not Path(log).is_dir():
-            raise UsageError(
-                f"monitor: there is no request log at {log}; name one with --log FOLDER, or "
-                "documents with --window FILE"
-            )
+        self._check(request)
+        window = self._window(request)
         return WatchRequest(
-            window=self._window(request),
-            log=log,
+            window=window,
+            log=None if window else self._log(request),
             start=request.start,
             end=request.end,
             at=at.isoformat(),
@@ -188,6 +193,12 @@ class Watcher:
             version=self._version.version,
             health=self._health(),
         )
+
+    def _check(self, request: TriggerRequest) -> None:
+        """Find out before anything is begun whether the window is there."""
+        from deployment.watching import check
+
+        check(request.window, self._log(request), remote=self._session.remote)
 
     def _write(self, name: str, content: str | bytes) -> str:
         from tamis.monitoring.segments import write_atomically
@@ -211,9 +222,14 @@ class Watcher:
 
     def _window(self, request: TriggerRequest) -> tuple[str, ...]:
         """Files to look at; those of a log where the steps cannot read it."""
+        from tamis.errors import UsageError
+
         if request.window or not self._session.remote:
             return request.window
-        return self._files(request)
+        files = self._files(request)
+        if not files:
+            raise UsageError(f"monitor: {_NO_TEXT}")
+        return files
 
     def _log(self, request: TriggerRequest) -> str | None:
         if request.window:
@@ -258,6 +274,8 @@ class Watcher:
         report: MonitorReport | None = None,
         **more: Any,
     ) -> Result:
+        if run is not None:
+            more |= {"run_id": str(run.run.id), "cost": dict(run.cost)}
         if report is not None:
             reasons = tuple(f"{r.check}: {r.detail}" for r in report.reasons)
             more["decision"] = DecisionOut(passed=report.severity != "alarm", reasons=reasons)
@@ -268,8 +286,6 @@ class Watcher:
             task=self._task.name,
             stack=self._session.name,
             status=status,
-            run_id=None if run is None else str(run.run.id),
-            cost={} if run is None else dict(run.cost),
             seconds=self._clock.seconds(),
             **{"model_version": self._version.version} | more,
         )
@@ -307,6 +323,13 @@ def facts_of(report: MonitorReport, files: tuple[str, ...], outputs: dict[str, s
         report=outputs.get("report"),
         picture=outputs.get("picture"),
     )
+
+
+def nothing_seen(version: str) -> Facts:
+    """Of a log that has no text in its span: other machines have nothing to look at."""
+    from deployment.retraining.request import Facts
+
+    return Facts(version=version, fingerprint="nothing", documents=0, reasons=(_NO_TEXT,))
 
 
 def drift_of(report: MonitorReport) -> dict[str, float]:

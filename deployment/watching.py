@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import fsspec
 from pydantic import BaseModel, ConfigDict
 
+from deployment.paths import require_urls
 from deployment.profiles import calibration_of, keep_calibration, keep_profile, profile_of_version
 from deployment.registry import CHAMPION, Registry
 from tamis.config import Items, Strict
+from tamis.corpus.manifest import is_output
+from tamis.corpus.readers import list_shards
 from tamis.errors import UsageError
 from tamis.models.classifier import load_classifier
 from tamis.models.encoder import Progress
@@ -153,6 +156,28 @@ class Record:
 def record_of(shared: str, task: str) -> str:
     """Where the record of a task's windows is kept, below a session's shared folder."""
     return f"{shared}/monitoring/{task}/windows"
+
+
+def check(window: Sequence[str], log: str | None, *, remote: bool) -> None:
+    """Find out before anything is begun whether a window is where it is going to be read.
+
+    Args:
+        window: Files, outputs of ``filter`` or URLs.
+        log: Folder of the request log, on this machine.
+        remote: Whether files are read on other machines.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if log is not None and not Path(log).is_dir():
+        raise UsageError(
+            f"monitor: there is no request log at {log}; name one with --log FOLDER, or "
+            "documents with --window FILE"
+        )
+    if remote:
+        require_urls("--window", window)
+    if files := [path for path in window if not is_output(path)]:
+        list_shards(files)
 
 
 def watch(

@@ -139,7 +139,8 @@ class PipelineStages:
                 run.created if run.created.tzinfo else run.created.replace(tzinfo=begun.tzinfo)
             )
             parameters = run.config.parameters or {}
-            mine = run.pipeline is not None and run.pipeline.name == pipeline
+            same_task = (parameters.get("task") or {}).get("name") == self._task.name
+            mine = run.pipeline is not None and run.pipeline.name == pipeline and same_task
             if not mine or created < begun - _CLOCKS or parameters.get("window_stamp") != window:
                 continue
             if str(run.status.value) == "completed":

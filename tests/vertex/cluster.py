@@ -37,7 +37,7 @@ machines:
     gpu: {{type: NVIDIA_L4, count: 1}}
     spot: true
     boot_disk_gb: 200
-steps: {{default: cpu, train: gpu, sift: gpu, evaluate: small_gpu}}
+steps: {{default: cpu, train: gpu, sift: gpu, evaluate: small_gpu, watch: small_gpu}}
 retries: 1
 scratch: {scratch}
 """

@@ -1,7 +1,11 @@
 """One set of services for all tests of the Vertex stack on a worker."""
 
+import json
+
 import pytest
 
+from tamis.corpus.sources import ingest_window
+from tamis.task import load_task
 from tests.program import run, small_task
 from tests.vertex.cluster import STACK, Cluster
 from tests.vertex.services import services
@@ -65,3 +69,14 @@ def trained(cluster, task, up, here):
     remote = cluster.run("train", "--task", task)
     assert remote.code == 0, remote.out + remote.err
     return local, remote
+
+
+@pytest.fixture(scope="session")
+def window(cluster, task, here):
+    """The task's window of new documents as a file: on this machine, and in the bucket."""
+    columns = ingest_window(load_task(task)).table.select(["text", "label"])
+    text = "\n".join(map(json.dumps, columns.to_pylist()))
+    file = here / "window.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file, cluster.put("windows/window.jsonl", text)

@@ -124,31 +124,32 @@ def test_a_terminal_that_is_closed_leaves_the_run_alone(ready):
     assert ready.run("stop", name).code == 0
 
 
-def test_a_schedule_is_made_ticks_pauses_and_goes_on_both_sides(ready):
-    task = small_task(ready.folder / "timed", SMALL_TASK.replace("small", "timed"))
-    made = ready.run("schedule", "create", "train", "--task", task, "--cron", "0 3 * * 1")
+def test_a_schedule_is_made_ticks_pauses_and_goes_on_both_sides(ready, task, trained, window):
+    create = ("schedule", "create", "monitor", "--task", task, "--cron", "0 3 * * 1", "-i")
+    refused = ready.run(*create, window[0])
+    assert refused.code == 2 and "which lies on this machine" in refused.err
+    made = ready.run(*create, window[1])
     assert made.code == 0, made.err
     listed = ready.run("schedule", "list")
-    assert re.search(r"timed-train +0 3 \* \* 1 +active +active", listed.out), listed.out
-    twice = ready.run("schedule", "create", "train", "--task", task, "--cron", "0 3 * * 1")
-    assert twice.code == 2 and "allowed: a name that no schedule has" in twice.err
+    assert re.search(r"small-monitor +0 3 \* \* 1 +active +active", listed.out), listed.out
 
     (schedule,) = ready.vertex("GET", "/standin/schedules").json()["schedules"]
     number = schedule["name"].rsplit("/", 1)[-1]
     ticked = ready.vertex("POST", f"/standin/schedules/{number}/tick").json()
     job = ticked["job"].rsplit("/", 1)[-1]
-    ready.until(lambda: ready.inside(job)["tasks"]["ingest"]["state"] == "SUCCEEDED")
-    found = next(each for each in ready.jobs() if id_of(each) == job)
-    assert found["labels"]["task"] == "timed" and found["labels"]["run"] == "timed-train"
-    stopped = ready.run("stop", "timed-train")  # the beginning of the run's name
-    assert stopped.code == 0, stopped.err
+    found = ready.until(
+        lambda: next((j for j in ready.jobs() if id_of(j) == job and j.get("endTime")), None)
+    )
+    assert found["state"] == "PIPELINE_STATE_SUCCEEDED"
+    assert found["labels"]["task"] == "small" and found["labels"]["run"] == "small-monitor"
+    (line,) = ready.bucket.glob("tamis-test/monitoring/small/windows/*.json")
+    seen = json.loads(ready.bucket.cat_file(line))
+    assert (seen["version"], seen["documents"], seen["rang"]) == ("1", 179, True)
 
-    assert ready.run("schedule", "pause", "timed-train").code == 0
-    assert re.search(r"timed-train .* paused +paused", ready.run("schedule", "list").out)
+    assert ready.run("schedule", "pause", "small-monitor").code == 0
+    assert re.search(r"small-monitor .* paused +paused", ready.run("schedule", "list").out)
     assert ready.vertex("POST", f"/standin/schedules/{number}/tick").status_code == 409
-    assert ready.run("schedule", "resume", "timed-train").code == 0
-    assert re.search(r"timed-train .* active +active", ready.run("schedule", "list").out)
-    assert ready.run("schedule", "delete", "timed-train").code == 0
+    assert ready.run("schedule", "resume", "small-monitor").code == 0
+    assert re.search(r"small-monitor .* active +active", ready.run("schedule", "list").out)
+    assert ready.run("schedule", "delete", "small-monitor").code == 0
     assert "no schedule" in ready.run("schedule", "list").out
-    gone = ready.run("schedule", "delete", "timed-train")
-    assert gone.code == 2 and "allowed: there is none" in gone.err

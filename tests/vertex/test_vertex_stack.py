@@ -3,11 +3,20 @@
 import io
 import json
 import tarfile
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from cli.watching import Watcher
+from deployment.retraining.journal import Retrains, RunUnderWay
+from deployment.retraining.request import Trigger, TriggerRequest, Work
 from tamis.corpus.manifest import read_manifest, read_output
+from tamis.errors import UsageError
+from tamis.monitoring.monitored_files import window_of_files
+from tamis.task import load_task
+from tests.monitoring.log_tools import TEXT, fill, record
 from tests.program import run
 from tests.vertex.cluster import API, id_of
 
@@ -52,13 +61,36 @@ def filtered(cluster, task, trained, corpus, here):
     return local, remote
 
 
+WATCH = ("--retrain-on-drift", "--trigger", "vertex:nightly", "--id", "one")
+
+
 @pytest.fixture(scope="module")
-def retrained(cluster, task, filtered, here):
-    local = run(here, "retrain", "--task", task)
+def retrained(cluster, task, filtered, window, here):
+    local = run(here, "monitor", "--task", task, "--window", window[0], *WATCH)
     assert local.code == 0, local.err
-    remote = cluster.run("retrain", "--task", task)
+    remote = cluster.run("monitor", "--task", task, "--window", window[1], *WATCH)
     assert remote.code == 0, remote.out + remote.err
     return local, remote
+
+
+@pytest.fixture
+def in_bucket(cluster, monkeypatch):
+    """This process reads the bucket, too."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", cluster.services.storage_url)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(cluster.services.credentials))
+
+
+def artifacts(cluster, here, output):
+    """The newest JSON of an output, as both sides keep it, and the folders that it lies in."""
+    ours = max(here.glob(f"artifacts/*/{output}/*/*/report.json"), key=lambda f: f.stat().st_mtime)
+    files = [
+        file
+        for file in cluster.bucket.find("tamis-test", detail=True).values()
+        if f"/{output}/" in file["name"] and file["name"].endswith("report.json")
+    ]
+    theirs = max(files, key=lambda file: file["timeCreated"])["name"]
+    read = [json.loads(ours.read_text()), json.loads(cluster.bucket.cat_file(theirs))]
+    return *read, ours.parent, theirs.rpartition("/")[0]
 
 
 def job_of(cluster, pipeline):
@@ -85,10 +117,22 @@ def test_training_gives_the_local_figures(trained):
         assert remote.result[part] == local.result[part]
 
 
-def test_the_code_of_pipelines_and_steps_is_the_same(trained, filtered, retrained):
-    for local, remote in (trained, filtered, retrained):
+def registered(cluster, here, version="2"):
+    """A version in the registries of both sides, and the figures of its run."""
+    from mlflow import MlflowClient
+
+    for uri in (f"sqlite:///{here}/mlflow.db", cluster.services.mlflow_url):
+        client = MlflowClient(uri)
+        found = client.get_model_version("small", version)
+        yield found, client.get_run(found.run_id).data.metrics
+
+
+def test_the_code_of_pipelines_and_steps_is_the_same(cluster, here, trained, filtered, retrained):
+    for local, remote in (trained, filtered):
         assert remote.result["pipeline_code"] == local.result["pipeline_code"]
         assert len(remote.result["pipeline_code"]) > 16
+    ours, theirs = (version.tags for version, _ in registered(cluster, here))
+    assert ours["pipeline_code"] == theirs["pipeline_code"]
 
 
 def test_the_server_knows_the_run_as_completed(cluster, trained):
@@ -167,14 +211,12 @@ def test_the_model_is_in_mlflow_with_its_alias(cluster, trained):
     assert cluster.bucket.exists("tamis-test/mlflow")
 
 
-def test_a_filter_writes_to_the_bucket_what_it_writes_here(cluster, filtered, here, monkeypatch):
+def test_a_filter_writes_to_the_bucket_what_it_writes_here(filtered, here, in_bucket):
     local, remote = filtered
     assert remote.result["counts"] == local.result["counts"]
     assert remote.result["counts"]["quarantined"] == 3
     output = remote.result["outputs"]["output"]
     assert output.startswith("gs://tamis-test/output/small/")
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", cluster.services.storage_url)
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(cluster.services.credentials))
     assert len(read_manifest(output).shards) == 3
     for part in ("kept", "dropped", "duplicates"):
         mine, theirs = (sorted_rows(where, part) for where in (str(here / "out"), output))
@@ -194,13 +236,101 @@ def plain(row):
     return {key: value for key, value in row.items() if key not in left_out}
 
 
-def test_retraining_gives_the_local_decision(cluster, retrained):
+def test_watching_gives_the_local_verdict(cluster, retrained, here):
+    ours, theirs, _, folder = artifacts(cluster, here, "monitor_report")
+    for report in (ours, theirs):
+        del report["at"], report["source"]
+    assert theirs == ours
+    assert (ours["severity"], ours["drift"]["drifted"], ours["documents"]) == ("alarm", True, 179)
+    assert len(ours["drift"]["tests"]) == 7 and ours["drift"]["p"] < 0.01
+    assert b"<svg" in cluster.bucket.cat_file(f"{folder}/report.html")
+    pages = cluster.bucket.glob("tamis-test/**/evidently_report/**/output.html")
+    assert pages and b"evidently" in cluster.bucket.cat_file(pages[-1])
+    assert cluster.bucket.glob("tamis-test/monitoring/small/windows/*.json")
+
+
+def test_a_window_is_watched_where_the_stack_says(cluster, retrained):
+    job = job_of(cluster, "tamis_monitoring")
+    assert job["labels"]["team"] == "data" and job["labels"]["run"].startswith("tamis_monitoring-")
+    tasks = cluster.inside(job)["tasks"]
+    assert set(tasks) == {"watch", "remember"}
+    watch, remember = (tasks[step] for step in ("watch", "remember"))
+    assert watch["resources"]["accelerator"]["type"] == "NVIDIA_TESLA_T4"
+    assert watch["image"].endswith("steps:1-gpu") and remember["image"].endswith("steps:1-cpu")
+    assert remember["resources"].items() >= CPU.items()
+
+
+def test_drift_ends_in_the_local_retraining(cluster, retrained, here):
     local, remote = retrained
-    for part in ("metrics", "drift", "decision", "alias", "model_version"):
+    assert remote.result["outputs"] == local.result["outputs"] == {"end": "promoted"}
+    for part in ("drift", "decision", "model_version"):
         assert remote.result[part] == local.result[part]
+    (ours, figures), (theirs, their_figures) = registered(cluster, here)
+    assert their_figures == figures and len(figures) > 10
+    assert theirs.aliases == ours.aliases == ["champion"]
+    drift, their_drift, *_ = artifacts(cluster, here, "drift")
+    assert their_drift == drift and drift["drifted"]
     assert cluster.bucket.exists("tamis-test/ledger/small/000002.json")
     tasks = cluster.inside(job_of(cluster, "tamis_retraining"))["tasks"]
     assert "measure_drift" in tasks or "measure-drift" in tasks
+
+
+def test_an_event_is_taken_once_and_one_at_a_time(cluster, retrained, task, window, in_bucket):
+    jobs = len(cluster.jobs())
+    again = cluster.run("monitor", "--task", task, "--window", window[1], *WATCH)
+    assert again.code == 0 and again.result["outputs"] == {"end": "ignored"}
+    assert "It is a duplicate: run 000001 was about it." in again.out
+    assert len(cluster.jobs()) == jobs
+    books = Retrains("gs://tamis-test/ledger", "small")
+    told = [(entry.action, entry.passed, entry.end) for entry in books.ledger.entries()]
+    assert told == [
+        ("decided", True, None), ("retrained", True, None), ("released", True, None),
+        ("ended", True, "promoted"), ("ignored", None, None),
+    ]  # fmt: skip
+    assert {str(entry.trigger) for entry in books.ledger.entries()} == {"vertex:nightly"}
+    assert books.unfinished() is None
+    other = Retrains("gs://tamis-test/ledger", "small")
+    with books.lock(), pytest.raises(RunUnderWay, match="another run is under way"), other.lock():
+        pass
+    assert not cluster.bucket.exists("tamis-test/ledger/small/retrains/lock")
+
+
+def test_a_retraining_that_was_left_is_found_by_its_window(cluster, retrained):
+    """By what ``deployment.retraining.stages`` looks for after a crash."""
+    code = """
+found = Client().list_pipeline_runs(size=20, sort_by="desc:created", hydrate=True).items
+mine = [run for run in found if (run.config.parameters or {}).get("window_stamp")]
+print(json.dumps([[str(r.id), r.pipeline.name, r.config.parameters["task"]["name"]] for r in mine]))
+"""
+    assert cluster.zenml(code) == [[retrained[1].result["run_id"], "tamis_retraining", "small"]]
+
+
+def test_what_was_served_is_frozen_where_the_machines_read_it(
+    task, tmp_path, in_bucket, monkeypatch
+):
+    registry = SimpleNamespace(get=lambda task, version: SimpleNamespace(version="1"))
+    monkeypatch.setattr("deployment.registry.Registry", lambda: registry)
+    home = SimpleNamespace(home=tmp_path, shared="gs://tamis-test", remote=True, name="vertex")
+    watcher, now = Watcher(home, load_task(task), None, ()), datetime.now(UTC)
+    fill(tmp_path / "log", [record(n, f"{n} {TEXT}") for n in range(30)], keep="masked")
+
+    def asked(start, end):
+        return TriggerRequest(
+            task="small", stack="vertex", trigger=Trigger(kind="vertex"), log=str(tmp_path / "log"),
+            start=(now + timedelta(minutes=start)).isoformat(),
+            end=(now + timedelta(minutes=end)).isoformat(),
+        )  # fmt: skip
+
+    seen = watcher._asked(asked(-5, 5), now)
+    (file,) = seen.window
+    assert file.startswith("gs://tamis-test/monitoring/small/frozen/") and seen.log is None
+    read = window_of_files(seen.window, load_task(task), "1")
+    assert len(read) == 30 and read.texts[0].endswith(TEXT.strip())
+    assert watcher._asked(asked(-5, 5), now) == seen
+    with pytest.raises(UsageError, match="nothing was served in that time"):
+        watcher._asked(asked(-50, -40), now)
+    facts = watcher.monitor(Work(run="000001", at=now, begun=now, request=asked(-50, -40)))
+    assert (facts.documents, facts.files) == (0, ())
 
 
 def test_a_run_says_what_it_cost(trained, filtered):
@@ -218,10 +348,11 @@ def test_logs_of_a_step_are_read_from_the_bucket(cluster, filtered):
     assert wrong.code == 2 and "given 'nope'; allowed: " in wrong.err
 
 
-def test_rollback(cluster, retrained, task):
+def test_rollback(cluster, retrained, task, here):
     back = cluster.run("rollback", "--task", task)
     assert back.code == 0, back.err
-    assert cluster.run("status", "--task", task).result["model_version"] == "1"
+    versions = [version.aliases for version, _ in registered(cluster, here, "1")]
+    assert versions == [[], ["champion"]]
 
 
 def test_a_stack_that_is_ready_and_one_whose_image_is_missing(cluster, up):
@@ -241,13 +372,13 @@ def test_a_stack_that_is_ready_and_one_whose_image_is_missing(cluster, up):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["-i", "corpus"], "--input: given 'corpus', which lies on this machine"),
-        (["-o", "out"], "--output: given 'out', which lies on this machine"),
-        (["-i", "gs://tamis-test/none/*.jsonl"], "matches no file"),
+        (["filter", "-i", "corpus"], "--input: given 'corpus', which lies on this machine"),
+        (["filter", "-o", "out"], "--output: given 'out', which lies on this machine"),
+        (["monitor", "-w", "gs://tamis-test/none/*.jsonl"], "matches no file"),
     ],
 )
 def test_what_the_machines_cannot_see_is_refused(cluster, trained, task, arguments, part):
     jobs = len(cluster.jobs())
-    refused = cluster.run("filter", "--task", task, *arguments)
+    refused = cluster.run(*arguments, "--task", task)
     assert refused.code == 2 and part in refused.err and "Traceback" not in refused.err
     assert len(cluster.jobs()) == jobs

@@ -114,18 +114,19 @@ def test_a_promotion_that_was_cut_off_is_finished(stages):
     assert len(stages.book.entries()) == 1
 
 
-def run(status="completed", minutes=1, window="w", pipeline="p", id="r"):
+def run(status="completed", minutes=1, window="w", pipeline="p", id="r", task="toy"):
     return SimpleNamespace(
         id=id, status=SimpleNamespace(value=status), created=BEGUN + timedelta(minutes=minutes),
         pipeline=SimpleNamespace(name=pipeline),
-        config=SimpleNamespace(parameters={"window_stamp": window}),
+        config=SimpleNamespace(parameters={"window_stamp": window, "task": {"name": task}}),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("given", "found"),
     [({}, "r"), ({"status": "failed"}, None), ({"status": "running"}, None),
-     ({"minutes": -10}, None), ({"window": "other"}, None), ({"pipeline": "q"}, None)],
+     ({"minutes": -10}, None), ({"window": "other"}, None), ({"pipeline": "q"}, None),
+     ({"task": "another"}, None)],
 )  # fmt: skip
 def test_a_pipeline_that_ended_well_is_not_run_again(stages, monkeypatch, given, found):
     monkeypatch.setattr(runs, "recent", lambda session, number: [run(**given)])
