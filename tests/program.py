@@ -42,7 +42,8 @@ def run(home, *arguments, project=PROJECT, **environment):
 
 
 def run_warm(home, *arguments, **environment):
-    """Like ``run``, in a process that has imported other people's libraries already."""
+    """Like ``run``, in a process that starts warm; a new home has its databases already."""
+    warm.furnish(home)
     return _run(warm.python, home, arguments, PROJECT, environment)
 
 
