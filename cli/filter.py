@@ -25,7 +25,10 @@ from cli.options import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from deployment.filtering import FilterRequest
+    from tamis.scoring.filter_report import FilterReport
     from tamis.task import Task
 
 
@@ -117,6 +120,7 @@ def filter_(
         report = ran.load("sift", "filter_report")
         scoring = ran.load("sift", "scoring")
         figures.show_filter(report)
+        leave_recall(session.home, loaded.name, report)
         figures.console.print(f"  {scoring.sentence}", soft_wrap=True)
         outcome = Result(
             verb="filter",
@@ -134,6 +138,23 @@ def filter_(
     figures.console.print("  look at it: ", end="")
     figures.console.print(outcome.outputs["report"], markup=False, soft_wrap=True)
     write(outcome, result)
+
+
+def leave_recall(home: Path, task: str, report: FilterReport) -> None:
+    """Leave for Prometheus what the audit of a cascade found, if there was one.
+
+    The upper end of the interval: an alert rings when recall is surely below the promise.
+    """
+    from tamis.monitoring.state import change_state
+
+    found = report.audit
+    if found is None or found.recall is None:
+        return
+    recall = {
+        "cascade_recall": found.recall_at_most,
+        "cascade_recall_promised": found.promise.recall,
+    }
+    change_state(home, task, lambda state: state.model_copy(update=recall))
 
 
 def check_threshold(threshold: float | None, scale: tuple[float, float]) -> None:

@@ -33,7 +33,10 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "tamis_model_trained_timestamp_seconds": ("When the watched model was trained.", _VERSION),
     "tamis_retrain_budget_remaining": ("What the retrain policy still allows.", _TASK),
-    "tamis_cascade_recall": ("Measured recall of the cascade.", _TASK),
+    "tamis_cascade_recall": (
+        "Recall of the cascade: the upper end of what the last audit measured.",
+        _TASK,
+    ),
     "tamis_cascade_recall_promised": ("The least that the task asks for.", _TASK),
 }
 RETRAINS = "tamis_retrains"

@@ -64,7 +64,8 @@ class MonitorState(Strict):
         trained: When the model was trained.
         retrains: How many by what came of them.
         retrain_budget_remaining: What the policy still allows, in its unit.
-        cascade_recall: Share of what the classifier keeps that the cascade kept, as measured.
+        cascade_recall: Share of what the classifier keeps that the cascade kept: the upper end of
+            the interval of the last audit.
         cascade_recall_promised: The least that the task asks for.
     """
 

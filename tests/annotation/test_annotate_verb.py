@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pyarrow.parquet as pq
@@ -12,6 +10,7 @@ import pytest
 import yaml
 
 from tests.annotation.judge_server import KEY, score_of, serving
+from tests import warm
 from tests.pipelines.test_own_data import rows
 from tests.program import PROJECT
 
@@ -125,15 +124,9 @@ def ran(home):
     refuses = {"": ("status 401", 10**6)}
     with serving() as server, serving(faults=refuses) as refusing:
         runs = verbs(server.url, refusing.url)
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM],
-            cwd=home,
-            env=environment,
-            input=json.dumps(list(runs.values())),
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
+        warm.furnish(home)
+        done = warm.python(
+            "-c", PROGRAM, cwd=home, env=environment, given=json.dumps(list(runs.values()))
         )
         assert done.returncode == 0, done.stderr
         assert all(h["authorization"] == f"Bearer {KEY}" for h in server.headers)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.program import PROJECT, run
+from tests.program import PROJECT, run, run_warm
 
 HEAVY = ("zenml", "mlflow", "torch", "transformers", "sklearn", "pyarrow", "pandas", "numpy")
 
@@ -29,7 +29,7 @@ HEAVY = ("zenml", "mlflow", "torch", "transformers", "sklearn", "pyarrow", "pand
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(tmp_path, arguments, told):
-    outcome = run(tmp_path, *arguments)
+    outcome = run_warm(tmp_path, *arguments)
     assert outcome.code == 2, outcome.err
     assert told in outcome.err
     assert "Traceback" not in outcome.err

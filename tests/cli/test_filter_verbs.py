@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from deployment.stacks import LocalStack
 from tamis.corpus.manifest import read_manifest, read_output
 from tamis.errors import DataError
 from tamis.scoring.select import read_report
+from tests import warm
 from tests.program import PROJECT
 from tests.scoring import whole_runs
 from tests.scoring.test_stages import prose
@@ -290,20 +290,14 @@ def strict(tmp_path_factory):
     options += ["--max-quarantined", "1%", "--result", "result.json"]
     for stage in ("exact", "near_duplicates"):
         options += ["--set", f"filter.{stage}.enabled=false"]
-    done = subprocess.run(
-        [sys.executable, "-c", FILTER, "filter", *options],
-        cwd=home,
-        env={
-            **os.environ,
-            "TAMIS_HOME": str(home),
-            "PYTHONPATH": str(PROJECT),
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    warm.furnish(home)
+    environment = {
+        **os.environ,
+        "TAMIS_HOME": str(home),
+        "PYTHONPATH": str(PROJECT),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    done = warm.python("-c", FILTER, "filter", *options, cwd=home, env=environment, timeout=300)
     before, ready, said = done.stderr.partition("ready\n")
     assert ready, before
     return Finished(home, home / "out", done.returncode, said.strip())

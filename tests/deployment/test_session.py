@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.program import PROJECT, run, small_task
 
 pytestmark = pytest.mark.pipeline
@@ -18,9 +19,8 @@ def _zenml(config, code):
         "ZENML_CONFIG_PATH": str(config),
         "ZENML_ANALYTICS_OPT_IN": "false",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = warm.python("-c", code, cwd=config, env=environment)
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
 
 

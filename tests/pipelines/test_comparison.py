@@ -4,13 +4,12 @@ import csv
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 
 import pytest
 
 from tamis.task import Task
+from tests import warm
 from tests.pipelines.test_own_data import rows
 from tests.program import PROJECT
 
@@ -101,15 +100,9 @@ def ran(home):
         "COLUMNS": "200",
     }
     environment.pop("TAMIS_DEBUG", None)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=home,
-        env=environment,
-        input=json.dumps(list(RUNS.values())),
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
+    warm.furnish(home)
+    done = warm.python(
+        "-c", PROGRAM, cwd=home, env=environment, given=json.dumps(list(RUNS.values()))
     )
     assert done.returncode == 0, done.stderr
     return dict(zip(RUNS, json.loads((home / "done.json").read_text()), strict=True))

@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 
 from tamis.corpus.manifest import read_output
 from tamis.scoring.select import read_report
+from tests import warm
 from tests.pipelines.test_own_data import rows
 from tests.program import PROJECT
 
@@ -119,15 +118,9 @@ def ran(home):
         "COLUMNS": "200",
     }
     environment.pop("TAMIS_DEBUG", None)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=home,
-        env=environment,
-        input=json.dumps(list(RUNS.values())),
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
+    warm.furnish(home)
+    done = warm.python(
+        "-c", PROGRAM, cwd=home, env=environment, given=json.dumps(list(RUNS.values()))
     )
     assert done.returncode == 0, done.stderr
     outcomes = [Outcome(*each) for each in json.loads((home / "done.json").read_text())]

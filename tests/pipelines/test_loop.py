@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tamis.corpus.manifest import read_manifest, read_output
-from tests.program import PROJECT, run, small_task
+from tests.program import PROJECT, run, run_warm, small_task
 
 pytestmark = pytest.mark.pipeline
 
@@ -25,7 +25,7 @@ def task(home):
 
 @pytest.fixture(scope="module")
 def trained(home, task):
-    outcome = run(home, "train", "--task", task)
+    outcome = run_warm(home, "train", "--task", task)
     assert outcome.code == 0, outcome.err
     return outcome
 
@@ -48,14 +48,32 @@ def corpus(home):
 @pytest.fixture(scope="module")
 def filtered(home, task, trained, corpus):
     output = home / "sifted"
-    outcome = run(home, "filter", "--task", task, "--input", corpus, "--output", output, "-j", 1)
+    outcome = run_warm(
+        home, "filter", "--task", task, "--input", corpus, "--output", output, "-j", 1
+    )
     assert outcome.code == 0, outcome.err
     return outcome, output
 
 
 @pytest.fixture(scope="module")
 def retrained(home, task, filtered):
-    return run(home, "retrain", "--task", task)
+    return run_warm(home, "retrain", "--task", task)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """The same training by another process, in a copy of the project; its folder and outcome."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    project, task = folder / "project", small_task(folder)
+    for name in ("cli", "configs", "data", "deployment", "materializers", "pipelines", "steps",
+                 "tamis"):  # fmt: skip
+        shutil.copytree(
+            PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(PROJECT / "run.py", project / "run.py")
+    outcome = run(folder / "home", "train", "--task", task, project=project)
+    assert outcome.code == 0, outcome.err
+    return folder, outcome
 
 
 def oldest(folder, name):
@@ -100,28 +118,29 @@ def test_the_registry_holds_the_card_and_the_figures(home, trained):
 
 
 def test_a_second_run_reuses_results_and_registers_nothing_new(home, task, trained):
-    again = run(home, "train", "--task", task)
+    again = run_warm(home, "train", "--task", task)
     assert again.code in (0, 3)  # a later champion may be better
     assert "train unchanged, result reused" in again.out
     assert again.result["model_version"] == trained.result["model_version"]
     assert again.result["metrics"] == trained.result["metrics"]
 
 
-def test_the_same_seed_gives_the_same_figures_elsewhere(tmp_path, trained):
-    other = run(tmp_path, "train", "--task", small_task(tmp_path))
-    assert other.code == 0
-    assert other.result["metrics"] == trained.result["metrics"]
+def test_the_same_seed_gives_the_same_figures_elsewhere(trained, elsewhere):
+    _, outcome = elsewhere
+    assert outcome.result["metrics"] == trained.result["metrics"]
 
 
 def test_a_refused_model_is_kept_and_not_promoted(home, task, filtered):
-    before = run(home, "status", "--task", task).result["model_version"]
-    refused = run(home, "train", "--task", task, "--set", "gate.floor=0.999", "--set", "seed=3")
+    before = run_warm(home, "status", "--task", task).result["model_version"]
+    refused = run_warm(
+        home, "train", "--task", task, "--set", "gate.floor=0.999", "--set", "seed=3"
+    )
     assert refused.code == 3
     assert refused.result["status"] == "refused"
     assert refused.result["alias"] is None
     version = refused.result["model_version"]
-    assert run(home, "promote", "--task", task, "--version", version).code == 3
-    assert run(home, "status", "--task", task).result["model_version"] == before
+    assert run_warm(home, "promote", "--task", task, "--version", version).code == 3
+    assert run_warm(home, "status", "--task", task).result["model_version"] == before
 
 
 def test_filter_commits_balances_and_quarantines(filtered):
@@ -143,7 +162,7 @@ def test_filter_commits_balances_and_quarantines(filtered):
 def test_filter_under_another_threshold_is_refused(home, task, filtered, corpus):
     _, output = filtered
     before = (output / "manifest.jsonl").read_bytes()
-    again = run(
+    again = run_warm(
         home, "filter", "--task", task, "--input", corpus, "--output", output, "--threshold", 4
     )
     assert again.code == 2
@@ -162,10 +181,10 @@ def test_retraining_sees_the_drift_and_promotes(home, task, retrained):
 
 
 def test_rollback_restores_the_champion_before(home, task, retrained):
-    back = run(home, "rollback", "--task", task)
+    back = run_warm(home, "rollback", "--task", task)
     assert back.code == 0, back.err
-    assert run(home, "status", "--task", task).result["model_version"] == "1"
-    assert run(home, "rollback", "--task", task).code == 2
+    assert run_warm(home, "status", "--task", task).result["model_version"] == "1"
+    assert run_warm(home, "rollback", "--task", task).code == 2
 
 
 def test_retraining_never_trains_on_what_the_champion_was_tested_on(home, retrained):
@@ -177,19 +196,12 @@ def test_retraining_never_trains_on_what_the_champion_was_tested_on(home, retrai
     assert not set(first["test"]) & {*later["train"], *later["validation"]}
 
 
-def test_a_changed_helper_makes_its_step_run_again(tmp_path):
-    project = tmp_path / "project"
-    for name in ("cli", "configs", "data", "deployment", "materializers", "pipelines", "steps",
-                 "tamis"):  # fmt: skip
-        shutil.copytree(
-            PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    shutil.copy(PROJECT / "run.py", project / "run.py")
-    home, task = tmp_path / "home", small_task(tmp_path)
-    assert run(home, "train", "--task", task, project=project).code == 0
+def test_a_changed_helper_makes_its_step_run_again(elsewhere):
+    folder, _ = elsewhere
+    project = folder / "project"
     helper = project / "tamis" / "evaluation" / "baselines.py"
     helper.write_text(helper.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
-    again = run(home, "train", "--task", task, project=project)
+    again = run(folder / "home", "train", "--task", folder / "small.yaml", project=project)
     assert again.code == 0
     assert "split unchanged, result reused" in again.out
     assert "evaluate unchanged" not in again.out

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.program import PROJECT, run
+from tests.program import PROJECT, run, run_warm
 from tests.tiny import easy_set, save_tiny_bert
 
 pytestmark = pytest.mark.pipeline
@@ -53,10 +53,10 @@ def test_a_model_is_made_again_on_the_data_of_then(tmp_path):
     text = TASK.replace("BACKBONE", str(backbone)).replace("FOLDER", str(tmp_path))
     task.write_text(text, encoding="utf-8")
     write_labels(tmp_path, 120)
-    then = run(home, "train", "--task", task)
+    then = run_warm(home, "train", "--task", task)
     assert then.code == 0, then.out + then.err
     write_labels(tmp_path, 100, shift=1.0)
-    later = run(home, "train", "--task", task)
+    later = run_warm(home, "train", "--task", task)
     assert later.result["model_version"] == "2", later.out + later.err
 
     (tmp_path / "labels.csv").unlink()  # nothing but the artifact can give them back
@@ -71,7 +71,7 @@ def test_a_model_is_made_again_on_the_data_of_then(tmp_path):
     assert again.result["metrics"] != later.result["metrics"]
 
     # To train on old data does not make them the latest.
-    found = run(home, "data", "diff", "champion", "latest", "--task", task)
+    found = run_warm(home, "data", "diff", "champion", "latest", "--task", task)
     assert found.code == 0, found.err
     counts = found.result["counts"]
     assert (counts["removed"], counts["added"], counts["text changed"]) == (20, 0, 0)

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from tests.program import run
+from tests.program import run_warm
 
 pytestmark = pytest.mark.pipeline
 
@@ -56,7 +56,7 @@ def test_a_ten_line_task_trains_on_a_csv(tmp_path, table):
         "gate: {beat: [median]}\n",
         encoding="utf-8",
     )
-    outcome = run(tmp_path / "home", "train", "--task", task)
+    outcome = run_warm(tmp_path / "home", "train", "--task", task)
     assert outcome.code == 0, outcome.out + outcome.err
     assert outcome.result["metrics"]["spearman"]["value"] > 0.5
 
@@ -77,7 +77,7 @@ def test_a_binary_task_on_compressed_lines_trains(tmp_path):
         "gate: {beat: [median]}\n",
         encoding="utf-8",
     )
-    outcome = run(tmp_path / "home", "train", "--task", task)
+    outcome = run_warm(tmp_path / "home", "train", "--task", task)
     assert outcome.code == 0, outcome.out + outcome.err
     assert outcome.result["metrics"]["average_precision"]["value"] > 0.9
     assert "spearman" not in outcome.result["metrics"]
@@ -94,7 +94,7 @@ def test_documents_that_fail_validation_stop_the_run_with_one_sentence(tmp_path)
         "sources: [{kind: files, path: bad.csv, columns: {text: text, label: score}}]\n",
         encoding="utf-8",
     )
-    outcome = run(tmp_path / "home", "train", "--task", task)
+    outcome = run_warm(tmp_path / "home", "train", "--task", task)
     assert outcome.code == 1
     assert "fail validation" in outcome.err
     assert "usable" in outcome.err
