@@ -175,7 +175,7 @@ def _be(asked):
     sys.argv = ["-c", *more]
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
-    exec(compile(code, "<string>", "exec"), vars(main))  # noqa: S102
+    exec(compile(code, "<string>", "exec"), vars(main))
 
 
 if __name__ == "__main__":

@@ -222,7 +222,8 @@ def _is_ours(url: str) -> bool:
         with fsspec.open(url, "rb") as file:
             if url.endswith(".parquet"):
                 return _MARK in (pq.read_schema(file).metadata or {})
-            row = msgspec.json.decode(file.readline(_LONGEST_LINE))
+            # A file in a bucket knows no ``readline(size)``.
+            row = msgspec.json.decode(file.read(_LONGEST_LINE).partition(b"\n")[0])
             return isinstance(row, dict) and row.keys() >= _LINE_KEYS
     except (OSError, ValueError, pa.ArrowException, msgspec.MsgspecError):
         return False

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.annotation.judge_server import KEY, score_of, serving
 from tests import warm
+from tests.annotation.judge_server import KEY, score_of, serving
 from tests.pipelines.test_own_data import rows
 from tests.program import PROJECT
 

@@ -127,3 +127,13 @@ def test_nothing_served_gives_a_file_without_rows(tmp_path):
     segment(tmp_path, [])
     assert written(tmp_path, "w.parquet").documents == 0
     assert rows(tmp_path / "w.parquet") == []
+
+
+def test_lines_in_a_bucket_are_known_too(tmp_path):
+    import fsspec
+
+    row = {"request_id": "r", "model_version": "toy/1", "decision": "keep", "text": "a\nb"}
+    with fsspec.open("memory://windows/one.jsonl", "wb") as file:
+        file.write(json.dumps(row).encode() + b"\n" + json.dumps(row).encode() + b"\n")
+    found = window_source(["memory://windows/one.jsonl"])
+    assert found is not None and found.columns.source == "source"

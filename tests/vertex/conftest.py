@@ -1,7 +1,6 @@
 """One set of services for all tests of the Vertex stack on a worker."""
 
-import json
-
+import pyarrow.parquet as pq
 import pytest
 
 from tamis.corpus.sources import ingest_window
@@ -74,9 +73,8 @@ def trained(cluster, task, up, here):
 @pytest.fixture(scope="session")
 def window(cluster, task, here):
     """The task's window of new documents as a file: on this machine, and in the bucket."""
-    columns = ingest_window(load_task(task)).table.select(["text", "label"])
-    text = "\n".join(map(json.dumps, columns.to_pylist()))
-    file = here / "window.jsonl"
+    file = here / "window.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    return file, cluster.put("windows/window.jsonl", text)
+    pq.write_table(ingest_window(load_task(task)).table.select(["text", "label"]), file)
+    cluster.bucket.pipe_file("tamis-test/windows/window.parquet", file.read_bytes())
+    return file, "gs://tamis-test/windows/window.parquet"
