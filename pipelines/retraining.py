@@ -36,6 +36,15 @@ def retraining(
     behaviour = behave(task, challenger, documents, sides)
     decision, _ = compare(task, challenger, champion, documents, sides, window)
     promote_or_refuse(
-        task, challenger, evaluation, log, documents, sides, decision, ledger, version, window,
+        task,
+        challenger,
+        evaluation,
+        log,
+        documents,
+        sides,
+        decision,
+        ledger,
+        version,
+        window,
         behaviour,
     )

@@ -102,8 +102,6 @@ def promote_or_refuse(
     behaviour: BehaviourReport | None = None,
 ) -> tuple[Annotated[release.Registered, "registered"], Annotated[ModelCard, "model_card"]]:
     """Register the challenger; if the comparison says so, promote it or leave it to a release."""
-    made = release.Made(
-        task, challenger, evaluation, log, documents, split, behaviour, window
-    )
+    made = release.Made(task, challenger, evaluation, log, documents, split, behaviour, window)
     registered = release.settle(made, decision, ledger, champion_version)
     return registered, release.card(made, registered)
