@@ -8,6 +8,7 @@ from deployment.filtering import FilterRequest, check, shards_of
 from deployment.session import Session
 from deployment.stacks import LocalStack
 from tamis.corpus.readers import list_shards
+from tamis.engine.local import LocalEngine
 from tamis.errors import ResumeRefused, UsageError
 from tamis.scoring.filter_run import run_filter
 from tests.scoring import filter_stubs as stubs
@@ -33,7 +34,7 @@ def test_an_output_of_the_encoder_alone_says_how_to_go_on(tmp_path, monkeypatch,
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}))
     shards = list_shards([str(tmp_path / "a.jsonl")])
     out = str(tmp_path / "out")
-    run_filter(stubs.make_plan(out), shards, progress=stubs.quiet)
+    run_filter(stubs.make_plan(out), shards, engine=LocalEngine(0), progress=stubs.quiet)
     scoring = SimpleNamespace(cascade=cascade and cascade.fingerprint)
     plan = stubs.make_plan(out, threshold=2.5, cascade=cascade)
     monkeypatch.setattr(filtering, "plan_of", lambda *given: (plan, scoring))

@@ -159,9 +159,7 @@ def test_a_full_disk_stops_the_run_and_the_next_goes_on(corpus, calm, tmp_path, 
     assert "failed 3 times" in told and "File too large" in told
     assert "Traceback" not in told
     readable(out)
-    assert finish(corpus, out, engine) in (0, 2)
-    if finish(corpus, out, engine) == 2:  # the model's name is part of the settings
-        pytest.fail("the resume was refused")
+    assert finish(corpus, out, engine) == 0
     check(out, calm)
 
 

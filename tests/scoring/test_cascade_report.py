@@ -6,6 +6,7 @@ import pytest
 
 from tamis.corpus.manifest import read_output
 from tamis.corpus.readers import list_shards
+from tamis.engine.local import LocalEngine
 from tamis.scoring.audit import AuditCounts, audit
 from tamis.scoring.filter_report import audit_lines
 from tamis.scoring.filter_run import run_filter
@@ -26,7 +27,9 @@ def filtered(tmp_path_factory):
     (folder / "a.jsonl").write_text(lines)
     out = str(folder / "out")
     plan = stubs.make_plan(out, threshold=2.5, cascade=make(audit=0.5), load=load_encoder)
-    report = run_filter(plan, list_shards([str(folder / "a.jsonl")]), progress=stubs.quiet)
+    report = run_filter(
+        plan, list_shards([str(folder / "a.jsonl")]), engine=LocalEngine(0), progress=stubs.quiet
+    )
     return out, report
 
 
@@ -52,7 +55,9 @@ def test_the_report_says_who_decided(filtered):
 def test_a_filter_without_a_cascade_says_nothing_of_one(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}))
     plan = stubs.make_plan(tmp_path / "out")
-    report = run_filter(plan, list_shards([str(tmp_path / "a.jsonl")]), progress=stubs.quiet)
+    report = run_filter(
+        plan, list_shards([str(tmp_path / "a.jsonl")]), engine=LocalEngine(0), progress=stubs.quiet
+    )
     assert report.audit is None and "Cascade" not in report.to_html()
 
 

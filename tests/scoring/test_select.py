@@ -20,6 +20,8 @@ from tamis.scoring.select import Criterion, select
 from tests.scoring import filter_stubs as stubs
 from tests.scoring.test_stages import GERMAN, prose
 
+HERE = LocalEngine(0)  # a start of workers takes longer than all the work
+
 
 @pytest.fixture(scope="module", params=["parquet", "jsonl.zst"])
 def scored(tmp_path_factory, request):
@@ -33,13 +35,13 @@ def scored(tmp_path_factory, request):
     out = str(folder / "scored")
     settings = FilterSettings(language=LanguageSettings(enabled=True))
     plan = stubs.make_plan(out, filter=settings, threshold=3.0, format=request.param)
-    report = run_filter(plan, list_shards([str(corpus)]), progress=stubs.quiet)
+    report = run_filter(plan, list_shards([str(corpus)]), progress=stubs.quiet, engine=HERE)
     return out, report, settings, corpus
 
 
-def run(scored, tmp_path, kind, value, **more):
-    out = str(tmp_path / "selected")
-    return out, select(scored[0], out, Criterion(kind, value), progress=stubs.quiet, **more)
+def run(scored, tmp_path, kind, value, engine=HERE, **more):
+    out, how = str(tmp_path / "selected"), {"progress": stubs.quiet, "engine": engine}
+    return out, select(scored[0], out, Criterion(kind, value), **how, **more)
 
 
 def rows(out, part="kept"):
@@ -51,7 +53,7 @@ def test_the_same_as_a_filter_with_that_threshold(scored, tmp_path, threshold):
     _source, _before, settings, corpus = scored
     out, selection = run(scored, tmp_path, "threshold", threshold)
     plan = stubs.make_plan(tmp_path / "again", filter=settings, threshold=threshold)
-    again = run_filter(plan, list_shards([str(corpus)]), progress=stubs.quiet)
+    again = run_filter(plan, list_shards([str(corpus)]), progress=stubs.quiet, engine=HERE)
     assert selection.report.counts == again.counts
     for part in ("kept", "dropped", "duplicates"):
         assert rows(out, part) == rows(str(tmp_path / "again"), part)
@@ -96,9 +98,17 @@ def test_what_was_masked_before_stays_counted(tmp_path):
     (tmp_path / "c.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in texts))
     chosen = FilterSettings(pii=PiiSettings(action="mask"))
     plan = stubs.make_plan(tmp_path / "scored", filter=chosen, threshold=2.0)
-    before = run_filter(plan, list_shards([str(tmp_path / "c.jsonl")]), progress=stubs.quiet)
+    before = run_filter(
+        plan, list_shards([str(tmp_path / "c.jsonl")]), progress=stubs.quiet, engine=HERE
+    )
     out = str(tmp_path / "selected")
-    after = select(str(tmp_path / "scored"), out, Criterion("threshold", 1.0), progress=stubs.quiet)
+    after = select(
+        str(tmp_path / "scored"),
+        out,
+        Criterion("threshold", 1.0),
+        progress=stubs.quiet,
+        engine=HERE,
+    )
     found = [row["pii_found"] for row in rows(out).values()]
     assert found == [1] * after.report.counts.kept
     again = after.report.counts.kept - before.counts.kept
@@ -119,7 +129,7 @@ def test_what_cannot_be_selected_from(scored, tmp_path):
         select(scored[0], scored[0] + "/", Criterion("threshold", 1.0))
     half = tmp_path / "half"
     plan = stubs.make_plan(half, filter=FilterSettings(exact=ExactSettings(enabled=False)))
-    run_filter(plan, list_shards([str(scored[3])]), progress=stubs.quiet)
+    run_filter(plan, list_shards([str(scored[3])]), progress=stubs.quiet, engine=HERE)
     (half / "report.json").unlink()
     with pytest.raises(UsageError, match="finished filter"):
         select(str(half), str(tmp_path / "x"), Criterion("threshold", 1.0))
