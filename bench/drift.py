@@ -162,7 +162,11 @@ def _pool() -> Executor:
 
 
 def _alone() -> None:
-    """One thread a process: those of BLAS would wait for each other."""
+    """One thread a process, since those of BLAS would wait for each other; gone with the parent."""
+    import ctypes
+    import signal
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
