@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import bz2
+import csv
 import importlib.metadata as metadata
 import multiprocessing
 import re
@@ -206,11 +207,24 @@ def _readmes(files: frozenset[str] | None) -> Iterator[tuple[str, str]]:
             yield f"{name}=={distribution.version}:METADATA", text
 
 
+def _about(distribution: metadata.Distribution) -> list[str]:
+    """A distribution's files about itself, sorted.
+
+    ``files`` would make an object of each of its thousands of files first.
+    """
+    record = distribution.read_text("RECORD")
+    if record is None:
+        named = [str(file) for file in distribution.files or []]
+    else:
+        named = [row[0] for row in csv.reader(x for x in record.splitlines() if ".dist-info/" in x)]
+    return sorted(file for file in named if ".dist-info/" in file)
+
+
 def _licences(files: frozenset[str] | None) -> Iterator[tuple[str, str]]:
     for name, distribution in _installed():
         version = distribution.version
-        for file in sorted(str(file) for file in distribution.files or []):
-            if ".dist-info/" not in file or not LICENCE_FILE.search(file):
+        for file in _about(distribution):
+            if not LICENCE_FILE.search(file):
                 continue
             try:
                 text = _path(distribution, file).read_text(encoding="utf-8")
