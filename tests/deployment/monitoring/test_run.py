@@ -158,15 +158,25 @@ def test_a_shift_of_scores_rings_at_the_authenticated_webhook_and_nothing_did_be
     assert TOKEN not in "".join(file.read_text() for file in folder.glob("*.yml"))
 
 
+def heed_interrupts():
+    """As in a terminal, even where the tests run in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @needed
 def test_the_command_says_where_they_are_and_ends_both(tmp_path):
     command = [sys.executable, "-m", "deployment.monitoring.run", "--data", tmp_path / "data",
                "--port", "0", "--alertmanager-port", "0"]  # fmt: skip
-    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
-        lines = [process.stdout.readline() for _ in range(4)]
-        addresses = [line.split()[1] for line in lines[:2]]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+    with subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    ) as process:
+        try:
+            lines = [process.stdout.readline() for _ in range(4)]
+            addresses = [line.split()[1] for line in lines[:2]]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
     assert lines[2].endswith("http://127.0.0.1:3000\n")
     for address in addresses:
         with pytest.raises(OSError):
